@@ -64,7 +64,7 @@ impl DeviceModel {
             if let Value::Object(inner) = &mut value
                 && self.model.component(root, &name).is_some()
             {
-                component::mark(inner)?;
+                component::set_marker(inner)?;
             }
             if self.is_cloud(root, &name) {
                 parts.cloud.insert(name, value);
@@ -146,7 +146,7 @@ impl Checker<'_> {
                 path if path.starts_with('[') => format!("{at}{path}"),
                 path => format!("{at}.{path}"),
             };
-            self.add(&place, format!("found {}; write {}", fault.found, fault.wanted));
+            self.add(&place, format!("found {}; write {}", fault.found, fault.expected));
         }
     }
 

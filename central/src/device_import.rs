@@ -114,8 +114,8 @@ impl Import {
 
 /// Why a device cannot be added.
 fn taken(c: &Connection, line: usize, device: &Device) -> Result<Option<OperationFault>, StoreError> {
-    let stands = devices::get(c, &device.id)?;
-    let why = stands.map(|stands| match stands.gateway.filter(|_| stands.is_claim) {
+    let existing = devices::get(c, &device.id)?;
+    let why = existing.map(|existing| match existing.gateway.filter(|_| existing.is_claim) {
         Some(gateway) => {
             format!("gateway `{gateway}` has brought a device of this id; open it and take it over")
         }

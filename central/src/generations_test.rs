@@ -15,7 +15,7 @@ use schemas::link::{Loss, Losses, RemovedDevice};
 use schemas::names::{DeviceId, Identity};
 use serde_json::{Value, json};
 
-use crate::access::authorize::{Way, authorize, remove_claim};
+use crate::access::authorize::{Statement, authorize, remove_claim};
 use crate::deployments::assignment::{self, Assignment};
 use crate::error::ServiceError;
 use crate::new_device::new_device;
@@ -55,7 +55,7 @@ struct World {
     /// The device that the gateway has under [`ADDED`], and its number there.
     added: Option<(u64, u64)>,
     /// The numbers of those that it removed and has not told of.
-    untold: Vec<u64>,
+    unreported: Vec<u64>,
 }
 
 fn id(text: &str) -> DeviceId {
@@ -96,7 +96,7 @@ impl World {
 
     fn add_or_remove_on_gateway(&mut self) {
         match self.added.take() {
-            Some((_, number)) => self.untold.push(number),
+            Some((_, number)) => self.unreported.push(number),
             None => {
                 self.devices += 1;
                 let number = self.devices;
@@ -107,13 +107,13 @@ impl World {
         }
     }
 
-    fn tell_of_removal(&mut self, c: &Connection) {
-        let Some(number) = self.untold.pop() else { return };
+    fn report_removal(&mut self, c: &Connection) {
+        let Some(number) = self.unreported.pop() else { return };
         let removed = RemovedDevice { device_id: id(ADDED), generation: Generation::gateway(number).ended() };
-        let stood = self.now.get(ADDED).is_some_and(|(device, _)| *device <= number);
+        let existed = self.now.get(ADDED).is_some_and(|(device, _)| *device <= number);
         let is_gone = remove_claim(c, &id(GATEWAYS[0]), &removed).unwrap();
-        assert_eq!(is_gone, stood);
-        if stood {
+        assert_eq!(is_gone, existed);
+        if existed {
             self.now.remove(ADDED);
         }
     }
@@ -133,7 +133,7 @@ impl World {
             generation = generation.ended();
         }
         let is_loss = random.random_bool(0.3);
-        let way = if is_loss { Way::Loss } else { Way::Telemetry };
+        let statement = if is_loss { Statement::Loss } else { Statement::Telemetry };
         let now = self.now.get(stay.id).copied();
         let expected = match now {
             Some((device, gateway)) if device == stay.device => gateway == Some(stay.gateway),
@@ -142,8 +142,8 @@ impl World {
             None => is_added && !generation.has_ended && !is_loss,
         };
         let of = Identity::device(id(stay.id));
-        let decided = authorize(c, &id(stay.gateway), &of, way, Some(generation));
-        assert_eq!(decided.is_ok(), expected, "{stay:?} {way:?} {generation} {now:?}: {decided:?}");
+        let decided = authorize(c, &id(stay.gateway), &of, statement, Some(generation));
+        assert_eq!(decided.is_ok(), expected, "{stay:?} {statement:?} {generation} {now:?}: {decided:?}");
         if is_added && expected {
             self.now.insert(ADDED, (stay.device, Some(stay.gateway)));
         }
@@ -161,8 +161,8 @@ impl World {
                 until_ms: 1,
                 generation: Some(generation),
             };
-            let told = Losses { queue: "q".into(), name: "upstream".into(), losses: vec![loss] };
-            assert!(losses::insert(c, &id(GATEWAYS[0]), &told, 1).unwrap());
+            let report = Losses { queue: "q".into(), name: "upstream".into(), losses: vec![loss] };
+            assert!(losses::insert(c, &id(GATEWAYS[0]), &report, 1).unwrap());
             *self.lost.entry(stay.device).or_default() += u64::from(expected);
         } else if expected {
             self.messages += 1;
@@ -223,7 +223,7 @@ fn a_device_is_shown_its_own_messages_and_losses_whatever_an_earlier_one_of_its_
                 0 => world.register_or_delete(&c, &mut random),
                 1 | 2 => world.move_one(&c, &mut random),
                 3 => world.add_or_remove_on_gateway(),
-                4 => world.tell_of_removal(&c),
+                4 => world.report_removal(&c),
                 _ => world.speak(&c, &mut random),
             }
             world.check(&c);
@@ -248,9 +248,9 @@ fn the_next_gateway_of_an_id_has_lost_nothing_and_no_count_is_forgotten() {
         until_ms: 2,
         generation: None,
     };
-    let told = vec![loss(1, "gw-a/filter", "expired"), loss(2, "", losses::CENTRAL_RESTORED)];
-    let told = Losses { queue: "q".into(), name: "upstream".into(), losses: told };
-    assert!(losses::insert(&c, &id("gw-a"), &told, 1).unwrap());
+    let report = vec![loss(1, "gw-a/filter", "expired"), loss(2, "", losses::CENTRAL_RESTORED)];
+    let report = Losses { queue: "q".into(), name: "upstream".into(), losses: report };
+    assert!(losses::insert(&c, &id("gw-a"), &report, 1).unwrap());
     devices::delete(&c, &id("gw-a")).unwrap();
     devices::put(&c, &gateway).unwrap();
     assert_eq!(losses::page(&c, &id("gw-a"), 0, 10).unwrap(), []);
@@ -288,7 +288,7 @@ fn a_module_that_left_the_manifest_and_came_back_is_shown_nothing_of_the_earlier
     let filter: Identity = "gw-a/filter".parse().unwrap();
     let send = |of: Option<u64>, value: u64| {
         let generation = of.map(Generation::central);
-        authorize(&c, &id("gw-a"), &filter, Way::Telemetry, generation)?;
+        authorize(&c, &id("gw-a"), &filter, Statement::Telemetry, generation)?;
         let message = NewMessage {
             from: filter.clone(),
             enqueued_ms: 1,

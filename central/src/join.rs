@@ -8,7 +8,7 @@ use edge_tls::input_file;
 use rusqlite::Connection;
 use schemas::connection_string::ConnectionString;
 use schemas::host_name::HostName;
-use schemas::join::JoinWord;
+use schemas::join::JoinToken;
 use schemas::names::DeviceId;
 
 use crate::config::Config;
@@ -30,7 +30,7 @@ pub fn add_gateway(c: &Connection, id: DeviceId) -> rusqlite::Result<Option<Devi
 /// # Errors
 /// A gateway without keys, a file that cannot be read or holds no certificate, and a certificate of another authority
 /// (`[tls] cert`) without `ca`.
-pub fn word(config: &Config, gateway: &Device, ca: Option<&Path>) -> anyhow::Result<JoinWord> {
+pub fn join_token(config: &Config, gateway: &Device, ca: Option<&Path>) -> anyhow::Result<JoinToken> {
     let own = config.data_dir.join("ca.pem");
     let ca = match (ca, &config.tls.cert) {
         (Some(ca), _) => ca,
@@ -58,7 +58,7 @@ pub fn word(config: &Config, gateway: &Device, ca: Option<&Path>) -> anyhow::Res
     )
     .parse()
     .context("making the connection string")?;
-    Ok(JoinWord { upstream, ca_pem })
+    Ok(JoinToken { upstream, ca_pem })
 }
 
 #[cfg(test)]
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ipv6_address_stands_in_brackets_before_the_port() {
+    fn an_ipv6_address_is_in_brackets_before_the_port() {
         let dir = tempfile::tempdir().unwrap();
         let authority = issue_ca("central").unwrap();
         std::fs::write(dir.path().join("ca.pem"), authority.cert_pem).unwrap();
@@ -76,7 +76,7 @@ mod tests {
         for (hostname, shown) in [("fd00::1", "[fd00::1]:8884"), ("central.test", "central.test:8884")] {
             let config =
                 Config { hostname: hostname.into(), data_dir: dir.path().into(), ..Config::default() };
-            assert_eq!(word(&config, &gateway, None).unwrap().upstream.host_name, shown);
+            assert_eq!(join_token(&config, &gateway, None).unwrap().upstream.host_name, shown);
         }
     }
 }

@@ -56,17 +56,17 @@ impl CentralService {
         Arc::new(Self(services))
     }
 
-    /// Stores a telemetry message that `carrier`, a gateway, or its sender itself sent, or that is the will of `left_by`.
+    /// Stores a telemetry message that `serving_gateway`, a gateway, or its sender itself sent, or that is the will of `left_by`.
     fn store_message(
         &self,
-        carrier: Option<GatewayConnection>,
+        serving_gateway: Option<GatewayConnection>,
         left_by: Option<DeviceId>,
         from: Identity,
         mut bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
         let received_ms = now_ms();
-        let gateway = carrier.as_ref().map(|carrier| &carrier.gateway);
+        let gateway = serving_gateway.as_ref().map(|serving_gateway| &serving_gateway.gateway);
         let GatewayProperties { place, enqueued_ms, generation } =
             match GatewayProperties::take(&mut bag, gateway) {
                 Ok(properties) => properties,
@@ -83,7 +83,7 @@ impl CentralService {
         };
         let stored = match left_by {
             Some(left_by) => self.0.telemetry.put_will(message, left_by),
-            None => self.0.telemetry.put(message, carrier),
+            None => self.0.telemetry.put(message, serving_gateway),
         };
         stored.map_err(Rejected::from).boxed()
     }
@@ -106,7 +106,7 @@ impl CentralService {
             LinkUp::Hello => {
                 let hello: Hello = read(payload)?;
                 connections.greeted(&gateway, client.connection, hello.version);
-                if let Some(number) = hello.asks_time {
+                if let Some(number) = hello.time_request {
                     gateway_sync.answer_time(gateway, client.connection, number);
                 }
                 std::future::ready(Ok(())).boxed()
@@ -170,11 +170,11 @@ impl Service for CentralService {
         payload: Bytes,
         _fence: Option<&Fence>,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
-        let carrier = self.is_gateway(client).then(|| GatewayConnection {
+        let serving_gateway = self.is_gateway(client).then(|| GatewayConnection {
             gateway: client.identity.device.clone(),
             connection: client.connection,
         });
-        self.store_message(carrier, None, from, bag, payload)
+        self.store_message(serving_gateway, None, from, bag, payload)
     }
 
     fn telemetry_will(

@@ -24,11 +24,11 @@ use std::ops::Range;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use base64::{Engine as _, alphabet};
-use schemas::redaction::MARK;
+use schemas::redaction::REDACTED;
 use serde_json::Value;
 
 use forms::hide_forms;
-use names::{is_secret_name, letters};
+use names::{is_secret_name, plain_form};
 use spans::{Kind, Spans};
 
 /// JSON in a text in JSON in a text and so on is read this deep; a text beyond is hidden whole.
@@ -98,7 +98,7 @@ impl Place {
     }
 
     fn under_segment(self, name: &str) -> Self {
-        let plain = letters(name);
+        let plain = plain_form(name);
         match self {
             Self::Secret => Self::Secret,
             Self::Registries if plain == "address" => Self::Plain,
@@ -214,10 +214,10 @@ impl Walk<'_> {
                     }
                 }
                 // It stands for no text, so nobody knows what it holds.
-                None => rewritten.replace(&value, MARK),
+                None => rewritten.replace(&value, REDACTED),
             },
             Kind::Number if matches!(place, Place::Secret | Place::Registries) => {
-                rewritten.replace(&value, MARK);
+                rewritten.replace(&value, REDACTED);
             }
             Kind::Number | Kind::Literal => {}
         }
@@ -231,8 +231,8 @@ impl Walk<'_> {
         while let Some(member) = rewritten.spans.member(at) {
             at = member.value.end;
             let Some(name) = rewritten.spans.text(&member.name) else {
-                rewritten.replace(&member.name, MARK);
-                rewritten.replace(&member.value, MARK);
+                rewritten.replace(&member.name, REDACTED);
+                rewritten.replace(&member.value, REDACTED);
                 continue;
             };
             let outer = match &row_name {
@@ -294,7 +294,7 @@ impl Walk<'_> {
             let starts = std::iter::once(0).chain(starts).take(BASE64_STARTS_MAX);
             if let Some(secret) = starts.into_iter().find(|start| self.is_encoded_secret(&run[*start..])) {
                 shown.push_str(&text[up_to..at + start + secret]);
-                shown.push_str(MARK);
+                shown.push_str(REDACTED);
                 up_to = at + start + end;
             }
             at += start + end;
@@ -316,10 +316,10 @@ impl Walk<'_> {
 
     /// What is shown of a text; borrowed when nothing is hidden.
     fn text<'t>(&self, text: &'t str, place: Place) -> Cow<'t, str> {
-        let looks_like_json = matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'[' | b'"'));
-        if looks_like_json && !matches!(place, Place::Secret | Place::Registries) {
+        let may_be_json = matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'[' | b'"'));
+        if may_be_json && !matches!(place, Place::Secret | Place::Registries) {
             if self.texts >= TEXTS_MAX {
-                return MARK.into();
+                return REDACTED.into();
             }
             if let Some(shown) = (Walk { named: self.named, texts: self.texts + 1 }).json(text, place) {
                 return shown;
@@ -333,10 +333,10 @@ impl Walk<'_> {
             _ if text.is_empty() => Cow::Borrowed(text),
             // The names in `NAME=value` are shown: they say what a module gets.
             Place::Options | Place::Environment => match text.split_once('=') {
-                Some((name, _)) if is_variable(name) => format!("{name}={MARK}").into(),
-                _ => MARK.to_owned().into(),
+                Some((name, _)) if is_variable(name) => format!("{name}={REDACTED}").into(),
+                _ => REDACTED.to_owned().into(),
             },
-            Place::Secret | Place::Registries => MARK.to_owned().into(),
+            Place::Secret | Place::Registries => REDACTED.to_owned().into(),
         }
     }
 }
@@ -355,7 +355,7 @@ const LENIENT: GeneralPurpose = GeneralPurpose::new(
 );
 
 /// Characters that distinguish most prose from base64 of a text, before anything is allocated: a multiple of four.
-const BASE64_LOOK: usize = 16;
+const BASE64_PREFIX: usize = 16;
 
 /// The text that base64 of either alphabet stands for, with line breaks or without.
 fn decoded(base64: &str) -> Option<String> {
@@ -365,7 +365,7 @@ fn decoded(base64: &str) -> Option<String> {
         byte => byte,
     };
     let plain = || base64.bytes().filter(|byte| !byte.is_ascii_whitespace()).map(one_alphabet);
-    let (mut begin, mut bytes) = ([0; BASE64_LOOK], [0; BASE64_LOOK]);
+    let (mut begin, mut bytes) = ([0; BASE64_PREFIX], [0; BASE64_PREFIX]);
     let mut length = 0;
     for (place, byte) in begin.iter_mut().zip(plain()) {
         *place = byte;
@@ -409,7 +409,7 @@ fn option_parts(spans: &Spans<'_>, object: &Range<usize>) -> Vec<(usize, String)
         at = member.value.end;
         let Some(name) = spans.text(&member.name) else { continue };
         let (path, last) = name.rsplit_once('.').unwrap_or(("", &name));
-        let last = letters(last);
+        let last = plain_form(last);
         if is_create_options(&last) {
             parts.push((path.to_owned(), last, member.value));
         }
@@ -422,7 +422,7 @@ fn option_parts(spans: &Spans<'_>, object: &Range<usize>) -> Vec<(usize, String)
         };
         let texts: Option<String> = group.iter().map(|(_, _, part)| text(part)).collect();
         // Not parts of a text: hidden, because it is not known what they are.
-        let whole = texts.unwrap_or_else(|| MARK.to_owned());
+        let whole = texts.unwrap_or_else(|| REDACTED.to_owned());
         joined.push((group[0].2.start, whole));
         joined.extend(group[1..].iter().map(|(_, _, part)| (part.start, String::new())));
     }

@@ -40,7 +40,7 @@ impl Redelivery {
             .await?;
         let found = found.as_ref();
         self.c2d.deliver(&device, found.and_then(|device| device.gateway.as_ref()), sequences);
-        self.waiting_commands.deliver(&device, found.and_then(Device::carrier), rows);
+        self.waiting_commands.deliver(&device, found.and_then(Device::serving_gateway), rows);
         Ok(())
     }
 }

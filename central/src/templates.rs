@@ -75,15 +75,15 @@ pub async fn store(
         let read = move |c: &Connection| {
             Ok::<_, ServiceError>((templates::get(c, &of)?, templates::revision(c, &of)?))
         };
-        let (stands, revision) = store.read(read).await?;
-        if write == TemplateWrite::Merge && stands.is_none() {
+        let (existing, revision) = store.read(read).await?;
+        if write == TemplateWrite::Merge && existing.is_none() {
             return Err(no_template(&id));
         }
-        precondition.check(stands.as_ref().map(DeviceTemplate::etag).as_deref())?;
+        precondition.check(existing.as_ref().map(DeviceTemplate::etag).as_deref())?;
         let (of, change) = (id.clone(), change.clone());
         let checked = checking::check(move || {
-            let document = match stands {
-                Some(stands) => changed(stands.document, change, write),
+            let document = match existing {
+                Some(existing) => changed(existing.document, change, write),
                 None => new(&of, change)?,
             };
             CheckedTemplate::of(of, document)
@@ -208,20 +208,20 @@ pub struct Preview {
     pub devices: u64,
 }
 
-/// Says what [`store`] with [`TemplateWrite::Replace`] would do to a template that so many devices have. `stands`: as it is stored.
+/// Says what [`store`] with [`TemplateWrite::Replace`] would do to a template that so many devices have. `existing`: as it is stored.
 ///
 /// # Errors
 /// [`ServiceError::Wrong`] for what is wrong beside the model.
 pub fn preview(
-    stands: Option<DeviceTemplate>,
+    existing: Option<DeviceTemplate>,
     devices: u64,
     id: &str,
     change: TemplateChange,
 ) -> Result<Preview, ServiceError> {
-    let is_new = stands.is_none();
-    let before = stands.as_ref().and_then(|stands| model_of(&stands.document).ok());
-    let document = match stands {
-        Some(stands) => changed(stands.document, change, TemplateWrite::Replace),
+    let is_new = existing.is_none();
+    let before = existing.as_ref().and_then(|existing| model_of(&existing.document).ok());
+    let document = match existing {
+        Some(existing) => changed(existing.document, change, TemplateWrite::Replace),
         None => new(id, change)?,
     };
     check_id(id)?;
@@ -268,8 +268,8 @@ pub async fn make_from_device(
         let Made { mut device, skipped, template } = made;
         let size_bytes = template.text.len();
         let work = move |c: &Connection| {
-            let stands = devices::get(c, &device.id)?.map(|stands| stands.revision);
-            if stands != Some(device.revision) {
+            let existing = devices::get(c, &device.id)?.map(|existing| existing.revision);
+            if existing != Some(device.revision) {
                 return Ok(Checked::Outdated);
             }
             let Checked::Written(template) = template.write(c, None)? else { return Ok(Checked::Outdated) };
@@ -333,9 +333,9 @@ fn make(
 
 /// `dtmi:lineside:press_1;1`, in the first version that is free.
 fn free_id(c: &Connection, of: &DeviceId) -> Result<String, ServiceError> {
-    let letters = of.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
+    let characters = of.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
     // A segment begins with a letter and does not end with an underscore; 60 characters leave space for what follows.
-    let segment: String = "d_".chars().chain(letters).take(60).collect();
+    let segment: String = "d_".chars().chain(characters).take(60).collect();
     let segment = segment.trim_end_matches('_');
     for version in 1..=VERSIONS_MAX {
         let id = format!("dtmi:lineside:{segment};{version}");

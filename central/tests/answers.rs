@@ -81,13 +81,13 @@ async fn no_answer_of_any_path_holds_the_async_threads_and_none_is_larger_than_a
     let (base, longest) = (central.url(""), std::sync::Arc::new(std::sync::Mutex::new(Vec::new())));
     // The client has a thread of its own: what it does is not central's work.
     let (at, lengths) = (std::sync::Arc::new(std::sync::Mutex::new(String::new())), longest.clone());
-    let asked_now = at.clone();
-    let asking = std::thread::spawn(move || {
+    let requested_now = at.clone();
+    let requesting = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
             let client = reqwest::Client::new();
             for path in queries {
-                asked_now.lock().unwrap().clone_from(&path);
+                requested_now.lock().unwrap().clone_from(&path);
                 let separator = if path.contains('?') { '&' } else { '?' };
                 let url = format!("{base}{path}{separator}api-version=2022-10-31-preview");
                 let ask = |token: &String| {
@@ -106,7 +106,7 @@ async fn no_answer_of_any_path_holds_the_async_threads_and_none_is_larger_than_a
         });
     });
     let (mut before, mut worst) = (cpu_of_this_thread(), (Duration::ZERO, String::new()));
-    while !asking.is_finished() {
+    while !requesting.is_finished() {
         tokio::time::sleep(Duration::from_millis(1)).await;
         let now = cpu_of_this_thread();
         if now - before > worst.0 {
@@ -114,7 +114,7 @@ async fn no_answer_of_any_path_holds_the_async_threads_and_none_is_larger_than_a
         }
         before = now;
     }
-    asking.join().unwrap();
+    requesting.join().unwrap();
     assert!(worst.0 < AT_ONCE_MAX, "{worst:?}");
     let lengths = longest.lock().unwrap().clone();
     let (largest, status, path) = lengths.iter().max().unwrap();

@@ -31,8 +31,8 @@ impl Group {
     }
 
     async fn of_kind(central: &Central, kind: &str) -> Self {
-        let wish = json!({"type": kind, "attestation": {"type": "symmetricKey"}});
-        let made = central.put(GROUP, wish).await;
+        let request = json!({"type": kind, "attestation": {"type": "symmetricKey"}});
+        let made = central.put(GROUP, request).await;
         assert_eq!(central.get(APPROVAL).await, json!({"autoApprove": true}), "as IoT Central's own groups");
         central.put(APPROVAL, json!({"autoApprove": false})).await;
         let key = made["attestation"]["symmetricKey"]["primaryKey"].as_str().unwrap();
@@ -159,7 +159,7 @@ async fn a_device_waits_over_a_restart_of_central_and_goes_on_once_it_is_approve
 }
 
 #[tokio::test]
-async fn a_rejected_device_is_told_so_and_waits_again_once_it_is_unblocked() {
+async fn a_rejected_device_learns_it_and_waits_again_once_it_is_unblocked() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     let group = Group::new(&central).await;
@@ -201,9 +201,9 @@ async fn many_devices_are_decided_about_at_once_and_each_has_its_row_in_the_audi
     central.put("/api/devices/known", json!({})).await;
     let counts = central.get("/api/ext/grid/counts?verdict=waiting").await;
     assert_eq!(counts["total"], 3);
-    let wish = |devices: &[&str], decision: &str| json!({"devices": devices, "decision": decision});
+    let request = |devices: &[&str], decision: &str| json!({"devices": devices, "decision": decision});
     let viewer = central.new_token(Role::Viewer).await;
-    let approve = wish(&["press-1", "known", "press-2", "nobody", "press-1"], "approve");
+    let approve = request(&["press-1", "known", "press-2", "nobody", "press-1"], "approve");
     let (status, _) =
         central.send_as(&viewer, Method::POST, "/api/ext/approvals", Some(approve.clone())).await;
     assert_eq!(status, 403);
@@ -224,7 +224,7 @@ async fn many_devices_are_decided_about_at_once_and_each_has_its_row_in_the_audi
         ("press-1", "notWaiting"),
     ];
     assert_eq!(outcomes, expected);
-    central.ok(Method::POST, "/api/ext/approvals", Some(wish(&["press-3"], "reject"))).await;
+    central.ok(Method::POST, "/api/ext/approvals", Some(request(&["press-3"], "reject"))).await;
     for (device, act) in [("press-1", "approve"), ("press-2", "approve"), ("press-3", "reject")] {
         let path = format!("/api/ext/devices/{device}/{act}");
         let found = central
@@ -235,13 +235,13 @@ async fn many_devices_are_decided_about_at_once_and_each_has_its_row_in_the_audi
             .await;
         assert_eq!((&found["kind"], &found["path"]), (&json!("action"), &json!(path)));
     }
-    for (wrong, word) in [
-        (wish(&[], "approve"), "devices"),
-        (wish(&["press-1"], "perhaps"), "decision"),
+    for (wrong, phrase) in [
+        (request(&[], "approve"), "devices"),
+        (request(&["press-1"], "perhaps"), "decision"),
         (json!({"devices": vec!["d"; 1001], "decision": "approve"}), "1001"),
     ] {
         let (status, answer) = central.send(Method::POST, "/api/ext/approvals", Some(wrong)).await;
-        assert!(status == 422 && answer.to_string().contains(word), "{answer}");
+        assert!(status == 422 && answer.to_string().contains(phrase), "{answer}");
     }
     assert_eq!(central.send(Method::POST, "/api/ext/devices/nobody/approve", None).await.0, 404);
     central.end().await;

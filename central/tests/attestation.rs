@@ -48,7 +48,7 @@ async fn keys_and_certificates_are_set_shown_merged_and_replaced() {
     assert_eq!(anew["type"], "symmetricKey");
     assert_ne!(anew["symmetricKey"]["primaryKey"], made["symmetricKey"]["primaryKey"]);
 
-    for (body, word) in [
+    for (body, phrase) in [
         (json!({}), "neither"),
         (json!({"type": "tpm"}), "tpm"),
         (json!({"type": "x509"}), "x509"),
@@ -60,7 +60,7 @@ async fn keys_and_certificates_are_set_shown_merged_and_replaced() {
     ] {
         let (status, answer) = central.send(Method::PUT, PATH, Some(body.clone())).await;
         let message = answer["error"]["message"].as_str().unwrap_or_default();
-        assert!(status == 422 && message.contains(word), "{body}: {status} {answer}");
+        assert!(status == 422 && message.contains(phrase), "{body}: {status} {answer}");
     }
     assert_eq!(central.send(Method::GET, "/api/devices/e/attestation", None).await.0, 404);
     let viewer = central.new_token(Role::Viewer).await;

@@ -56,7 +56,7 @@ async fn every_change_that_is_described_leaves_a_row() {
 }
 
 #[tokio::test]
-async fn a_row_tells_who_did_what_from_where_and_what_stood_before_and_after() {
+async fn a_row_says_who_did_what_from_where_and_what_was_before_and_after() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     let mut admin = central.set_up(dir.path()).await;
@@ -93,8 +93,8 @@ async fn a_row_tells_who_did_what_from_where_and_what_stood_before_and_after() {
 
     let command = format!("{path}/commands/stop");
     central.send(Method::POST, &command, Some(json!({"request": {"line": 1}, "validFor": "PT1H"}))).await;
-    let asked = row(&central, "POST", &command).await;
-    assert_eq!(asked["kind"], "command", "{asked}");
+    let entry = row(&central, "POST", &command).await;
+    assert_eq!(entry["kind"], "command", "{entry}");
 
     admin.send(Method::DELETE, path, None).await;
     let deleted = central

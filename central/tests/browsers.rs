@@ -55,7 +55,7 @@ impl Origin {
 
 /// How a request carries a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Carrier {
+enum CredentialForm {
     Nothing,
     Basic,
     Cookie,
@@ -64,16 +64,16 @@ enum Carrier {
     Bearer,
 }
 
-const CARRIERS: [Carrier; 6] = [
-    Carrier::Nothing,
-    Carrier::Basic,
-    Carrier::Cookie,
-    Carrier::Query,
-    Carrier::SharedAccessSignature,
-    Carrier::Bearer,
+const CREDENTIAL_FORMS: [CredentialForm; 6] = [
+    CredentialForm::Nothing,
+    CredentialForm::Basic,
+    CredentialForm::Cookie,
+    CredentialForm::Query,
+    CredentialForm::SharedAccessSignature,
+    CredentialForm::Bearer,
 ];
 
-impl Carrier {
+impl CredentialForm {
     fn put_on(self, request: RequestBuilder, token: &str) -> RequestBuilder {
         match self {
             Self::Nothing => request,
@@ -121,24 +121,24 @@ async fn a_foreign_page_can_neither_change_nor_read_anything_with_what_the_brows
             continue;
         }
         for method in METHODS {
-            for carrier in CARRIERS {
+            for form in CREDENTIAL_FORMS {
                 for origin in ORIGINS {
                     let url = format!("{}?api-version=2022-07-31", central.url(&path));
                     let request = central.http.request(method.clone(), url).timeout(STEP);
                     let request = request.header("Content-Type", "text/plain").body("{}");
-                    let request = carrier.put_on(origin.put_on(request, &central), &central.token);
+                    let request = form.put_on(origin.put_on(request, &central), &central.token);
                     let status = request.send().await.unwrap().status();
                     let is_read = method == Method::GET;
-                    let expected = if path == "/status" && is_read && carrier == Carrier::Basic {
+                    let expected = if path == "/status" && is_read && form == CredentialForm::Basic {
                         None
-                    } else if !carrier.is_deliberate() {
+                    } else if !form.is_deliberate() {
                         Some(StatusCode::UNAUTHORIZED)
                     } else if !is_read && origin.is_foreign() {
                         Some(StatusCode::FORBIDDEN)
                     } else {
                         None
                     };
-                    let what = format!("{method} {path} by {carrier:?} from {origin:?}: {status}");
+                    let what = format!("{method} {path} by {form:?} from {origin:?}: {status}");
                     let is_refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
                     assert_eq!(is_refused, expected.is_some(), "{what}");
                     assert!(expected.is_none_or(|expected| status == expected), "{what}");
@@ -171,8 +171,8 @@ async fn basic_opens_the_status_page_and_sends_no_command_and_no_answer_is_for_o
     let refused = command.send().await.unwrap();
     assert_eq!(refused.status(), 401);
     assert!(!refused.headers().contains_key("www-authenticate"), "no browser shall ask for a password here");
-    let told = refused.text().await.unwrap();
-    assert!(told.contains("SharedAccessSignature") && told.contains("Basic"), "{told}");
+    let refusal = refused.text().await.unwrap();
+    assert!(refusal.contains("SharedAccessSignature") && refusal.contains("Basic"), "{refusal}");
     let history = central.get("/api/devices/press/commands/stop").await;
     assert_eq!(history["value"], json!([]), "the command was not so much as tried");
 

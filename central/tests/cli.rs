@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use schemas::join::JoinWord;
+use schemas::join::JoinToken;
 
 /// `central` on free ports.
 fn central(dir: &Path, arguments: &[&str]) -> Command {
@@ -61,8 +61,8 @@ async fn a_token_made_beside_a_running_server_opens_it_and_sigterm_ends_it_in_or
     let answer = request.header("Authorization", token.trim()).send().await.unwrap();
     assert_eq!(answer.status(), 200);
 
-    let told = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
-    assert!(told.success());
+    let signalled = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
+    assert!(signalled.success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
@@ -116,7 +116,7 @@ fn tokens_are_listed_with_their_times_and_revoked_by_name() {
 }
 
 #[tokio::test]
-async fn a_wrong_token_is_told_in_the_log_with_its_sender_and_without_itself() {
+async fn a_wrong_token_is_reported_in_the_log_with_its_sender_and_without_itself() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = central(dir.path(), &["serve"]).stderr(Stdio::piped()).spawn().unwrap();
     let ready = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
@@ -124,8 +124,8 @@ async fn a_wrong_token_is_told_in_the_log_with_its_sender_and_without_itself() {
     let request = reqwest::Client::new().get(format!("{url}/api/devices?api-version=1.0"));
     let answer = request.bearer_auth("s3cr3t-guess").send().await.unwrap();
     assert_eq!(answer.status(), 401);
-    let told = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
-    assert!(told.success());
+    let signalled = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
+    assert!(signalled.success());
     let log = child.wait_with_output().unwrap().stderr;
     let log = String::from_utf8(log).unwrap();
     let line =
@@ -177,7 +177,7 @@ fn gateway_add_prints_one_line_to_paste_and_the_same_line_again() {
     let added = output(dir.path(), &["gateway", "add", "gw-1"]);
     assert!(added.status.success(), "{}", text(&added.stderr));
     let line = text(&added.stdout);
-    let word: JoinWord = line.strip_prefix("edge-agent init --join ").unwrap().parse().unwrap();
+    let word: JoinToken = line.strip_prefix("edge-agent init --join ").unwrap().parse().unwrap();
     assert_eq!(word.upstream.host_name, "central.test:8884");
     assert_eq!(word.upstream.device_id.as_str(), "gw-1");
     assert_eq!(word.ca_pem, std::fs::read_to_string(dir.path().join("ca.pem")).unwrap());
@@ -203,7 +203,7 @@ fn gateway_add_refuses_what_cannot_become_a_gateway() {
 }
 
 #[test]
-fn help_tells_exit_codes_and_completions_and_man_pages_hold_every_command() {
+fn help_lists_exit_codes_and_completions_and_man_pages_hold_every_command() {
     let dir = tempfile::tempdir().unwrap();
     assert!(text(&output(dir.path(), &["--help"]).stdout).contains("Exit codes:"));
     for shell in ["bash", "zsh", "fish"] {
@@ -336,8 +336,8 @@ async fn a_user_is_added_beside_a_running_server_signs_in_and_is_removed() {
         rows.len() == 2 && rows[0]["whoKind"] == "commandLine" && rows[0]["path"] == "/api/users/eve",
         "{page}"
     );
-    let told = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
-    assert!(told.success());
+    let signalled = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
+    assert!(signalled.success());
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 

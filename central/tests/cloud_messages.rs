@@ -73,13 +73,13 @@ async fn messages_wait_for_a_device_and_come_in_order_with_their_properties() {
         .await;
     assert_eq!(delivered, 3);
     let feedback = central.get("/api/ext/messages/feedback").await;
-    let told: Vec<(&Value, &Value)> = feedback["value"]
+    let outcomes: Vec<(&Value, &Value)> = feedback["value"]
         .as_array()
         .unwrap()
         .iter()
         .map(|record| (&record["originalMessageId"], &record["statusCode"]))
         .collect();
-    assert_eq!(told, [(&json!("m 1"), &json!("Success")), (&json!("m3"), &json!("Success"))]);
+    assert_eq!(outcomes, [(&json!("m 1"), &json!("Success")), (&json!("m3"), &json!("Success"))]);
 
     // One that comes while the device listens.
     send(&central, "d", json!({"messageId": "m4", "bodyText": "now"})).await;
@@ -152,7 +152,7 @@ async fn the_bounds_are_iot_hubs_and_what_waits_can_expire_or_be_purged() {
 }
 
 #[tokio::test]
-async fn a_gateway_is_handed_what_waits_once_it_listens_and_what_follows_and_its_word_ends_them() {
+async fn a_gateway_gets_what_waits_once_it_listens_and_what_follows_and_its_report_ends_them() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.put("/api/devices/gw", json!({"type": ["edge"]})).await;

@@ -47,7 +47,7 @@ async fn a_property_that_does_not_fit_the_template_is_refused_with_its_name_and_
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     press(&central).await;
-    for (body, words) in [
+    for (body, phrase) in [
         (json!({"limit": "many"}), "limit: found \"many\"; write an integer"),
         (json!({"limit": 2.5}), "limit: found 2.5; write an integer"),
         (json!({"limit": 301}), "limit: found 301; write at most 300"),
@@ -64,7 +64,7 @@ async fn a_property_that_does_not_fit_the_template_is_refused_with_its_name_and_
         (json!({"limit": 5, "mode": "turbo", "owner": 3}), "owner: found 3; write a string"),
     ] {
         let (status, message) = patch(&central, PROPERTIES, body.clone()).await;
-        assert!(status == 422 && message.contains(words), "{body}: {status} {message}");
+        assert!(status == 422 && message.contains(phrase), "{body}: {status} {message}");
         assert!(message.ends_with(&format!("(device template `{PRESS}`)")), "{message}");
     }
     let component = "/api/devices/press-1/components/motor/properties";
@@ -79,7 +79,7 @@ async fn a_property_that_does_not_fit_the_template_is_refused_with_its_name_and_
 }
 
 #[tokio::test]
-async fn what_fits_is_written_and_so_is_what_the_template_does_not_have_when_that_is_asked_for() {
+async fn what_fits_is_written_and_so_is_what_the_template_does_not_have_when_that_is_requested() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     press(&central).await;
@@ -156,11 +156,11 @@ async fn cloud_properties_are_kept_apart_from_the_twin_shown_with_the_others_and
 }
 
 #[tokio::test]
-async fn a_commands_request_is_checked_before_the_device_is_asked() {
+async fn a_commands_request_is_checked_before_it_is_sent_to_the_device() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     press(&central).await;
-    for (command, body, words) in [
+    for (command, body, phrase) in [
         ("commands/open", json!({"request": "wide"}), "request: found \"wide\"; write an integer"),
         ("commands/open", json!({}), "request: missing; it is `percent`"),
         ("commands/close", json!({"request": 1}), "request: found 1; the command takes none"),
@@ -169,7 +169,7 @@ async fn a_commands_request_is_checked_before_the_device_is_asked() {
         let path = format!("/api/devices/press-1/{command}");
         let (status, answer) = central.send(Method::POST, &path, Some(body)).await;
         let message = answer["error"]["message"].as_str().unwrap();
-        assert!(status == 422 && message.contains(words), "{command}: {status} {message}");
+        assert!(status == 422 && message.contains(phrase), "{command}: {status} {message}");
     }
     // What fits, and what the template does not have, gets as far as the device, which is away.
     for (command, body) in [

@@ -6,7 +6,7 @@ mod common;
 
 use common::{STEP, start};
 use reqwest::Method;
-use schemas::join::JoinWord;
+use schemas::join::JoinToken;
 use serde_json::{Value, json};
 
 async fn ask(central: &common::Central, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
@@ -32,11 +32,13 @@ async fn a_gateways_line_holds_its_key_and_the_authority_that_the_connection_pag
     assert_eq!(ask(&central, Method::PUT, put, Some(json!({"type": ["iotEdge"]}))).await.0, 200);
     let (status, body) = ask(&central, Method::POST, "/api/ext/devices/gw-1/join", None).await;
     assert_eq!(status, 200, "{body}");
-    let word: JoinWord = body["line"].as_str().unwrap().parse().unwrap();
+    let join_token: JoinToken = body["line"].as_str().unwrap().parse().unwrap();
     let credentials = "/api/devices/gw-1/credentials?api-version=2022-10-31-preview";
     let (_, credentials) = ask(&central, Method::GET, credentials, None).await;
-    assert!(word.upstream.to_string().contains(credentials["symmetricKey"]["primaryKey"].as_str().unwrap()));
-    assert_eq!(word.ca_pem, authority);
+    assert!(
+        join_token.upstream.to_string().contains(credentials["symmetricKey"]["primaryKey"].as_str().unwrap())
+    );
+    assert_eq!(join_token.ca_pem, authority);
     central.end().await;
 }
 

@@ -152,12 +152,12 @@ async fn a_file_that_cannot_be_read_as_a_whole_is_refused_and_a_device_may_be_ca
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     let too_long = format!("IOTC_DEVICEID\n{}", (0..10_001).map(|n| format!("d{n}\n")).collect::<String>());
-    for (csv, words) in [("", "empty"), ("a,b\n", "IOTC_DEVICEID"), (too_long.as_str(), "10000")] {
+    for (csv, phrase) in [("", "empty"), ("a,b\n", "IOTC_DEVICEID"), (too_long.as_str(), "10000")] {
         for path in ["/api/ext/devices/import", "/api/ext/devices/import/preview"] {
             let (status, answer) = central.send(Method::POST, path, Some(json!({"csv": csv}))).await;
             let message = answer["error"]["message"].as_str().unwrap();
             assert!(
-                status == 422 && message.starts_with("csv: ") && message.contains(words),
+                status == 422 && message.starts_with("csv: ") && message.contains(phrase),
                 "{status} {message}"
             );
         }

@@ -87,7 +87,7 @@ async fn a_wrong_model_is_refused_with_every_problem_and_changes_nothing() {
     let (status, answer) = central.send(Method::PUT, PATH, Some(wrong)).await;
     assert_eq!(status, 422, "{answer}");
     let message = answer["error"]["message"].as_str().unwrap();
-    for words in [
+    for phrase in [
         "contents[0].schema (dtmi:site:press:model:_contents:__temperature;1)",
         "contents[1].name (dtmi:site:press:model:_contents:___owner;1)",
         "contents[2].schema.contents[0] (dtmi:site:motor:_contents:__rpm;1)",
@@ -95,10 +95,10 @@ async fn a_wrong_model_is_refused_with_every_problem_and_changes_nothing() {
         "[stringInvalid]",
         "[badType]",
     ] {
-        assert!(message.contains(words), "{words} is not in {message}");
+        assert!(message.contains(phrase), "{phrase} is not in {message}");
     }
     assert_eq!(central.get(PATH).await, before);
-    for (body, words) in [
+    for (body, phrase) in [
         (json!({"capabilityModel": template()["capabilityModel"]}), "@type"),
         (json!({"@type": ["ModelDefinition", "DeviceModel"]}), "capabilityModel"),
         (json!({"@type": ["ModelDefinition"], "capabilityModel": template()["capabilityModel"]}), "@type"),
@@ -107,7 +107,7 @@ async fn a_wrong_model_is_refused_with_every_problem_and_changes_nothing() {
         let path = "/api/deviceTemplates/dtmi:site:new;1";
         let (status, answer) = central.send(Method::PUT, path, Some(body.clone())).await;
         let message = answer["error"]["message"].as_str().unwrap();
-        assert!(status == 422 && message.contains(words), "{body}: {status} {message}");
+        assert!(status == 422 && message.contains(phrase), "{body}: {status} {message}");
     }
     for id in ["press", "dtmi:site:press", "dtmi:site:_press;1", "dtmi:site:press;0"] {
         let (status, answer) =

@@ -36,8 +36,8 @@ async fn refused(mut client: Mqtt) {
     );
 }
 
-async fn group(central: &Central, id: &str, wish: Value) -> (Vec<u8>, Vec<u8>) {
-    let group = central.put(&format!("/api/enrollmentGroups/{id}"), wish).await;
+async fn group(central: &Central, id: &str, request: Value) -> (Vec<u8>, Vec<u8>) {
+    let group = central.put(&format!("/api/enrollmentGroups/{id}"), request).await;
     let key =
         |name: &str| STANDARD.decode(group["attestation"]["symmetricKey"][name].as_str().unwrap()).unwrap();
     (key("primaryKey"), key("secondaryKey"))
@@ -196,7 +196,7 @@ async fn groups_are_made_read_changed_listed_and_deleted_and_outlive_a_restart()
     assert_eq!((&changed["enabled"], &changed["displayName"]), (&json!(false), &json!("Line 4")));
     let list = central.get("/api/enrollmentGroups").await;
     assert_eq!(list["value"][0]["attestation"], json!({"type": "symmetricKey"}), "a list shows no keys");
-    for (wish, field) in [
+    for (request, field) in [
         (json!({}), "attestation"),
         (json!({"attestation": {"type": "tpm"}}), "attestation.type"),
         (json!({"type": "other", "attestation": {"type": "symmetricKey"}}), "type"),
@@ -205,7 +205,7 @@ async fn groups_are_made_read_changed_listed_and_deleted_and_outlive_a_restart()
             "attestation.symmetricKey.primaryKey",
         ),
     ] {
-        let (status, refused) = central.send(Method::PUT, "/api/enrollmentGroups/new", Some(wish)).await;
+        let (status, refused) = central.send(Method::PUT, "/api/enrollmentGroups/new", Some(request)).await;
         assert_eq!(status, 422, "{refused}");
         assert!(refused["error"]["message"].as_str().unwrap().starts_with(field), "{refused}");
     }

@@ -109,7 +109,7 @@ async fn a_wrong_query_names_the_parameter_and_what_may_stand_there() {
 }
 
 #[tokio::test]
-async fn a_device_with_a_wrong_key_is_told_by_the_api_the_overview_and_the_command_line() {
+async fn a_device_with_a_wrong_key_is_reported_by_the_api_the_overview_and_the_command_line() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     for id in ["press-1", "press%2"] {
@@ -124,9 +124,9 @@ async fn a_device_with_a_wrong_key_is_told_by_the_api_the_overview_and_the_comma
     let mut wrong = central.client_with_key("press-1", b"another key");
     assert!(wrong.events.poll().await.is_err());
     let refused = |answer: &Value| (answer["causes"][0]["id"] == "wrong-key").then(|| answer.clone());
-    let told = central.until(why, refused).await;
-    assert_eq!(told["causes"][0]["certainty"], "certain");
-    let evidence = told["causes"][0]["evidence"][0]["text"].as_str().unwrap();
+    let explained = central.until(why, refused).await;
+    assert_eq!(explained["causes"][0]["certainty"], "certain");
+    let evidence = explained["causes"][0]["evidence"][0]["text"].as_str().unwrap();
     assert!(evidence.contains("127.0.0.1") && evidence.contains("another key"), "{evidence}");
 
     let overview = central.get("/api/ext/overview").await;
@@ -140,7 +140,7 @@ async fn a_device_with_a_wrong_key_is_told_by_the_api_the_overview_and_the_comma
     assert!(overview["storage"]["bytesUsed"].as_u64().unwrap() > 0);
 
     let listen = central.started.http.to_string();
-    for (id, status, words) in [
+    for (id, status, phrase) in [
         ("press-1", true, "another key"),
         ("press%2", true, "has never connected"),
         ("none", false, "is not registered"),
@@ -149,7 +149,7 @@ async fn a_device_with_a_wrong_key_is_told_by_the_api_the_overview_and_the_comma
         command.args(["device", "why", id, "--data-dir"]).arg(dir.path());
         let done = command.env("CENTRAL__HTTP__LISTEN", &listen).output().await.unwrap();
         let said = [done.stdout, done.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
-        assert!(done.status.success() == status && said.contains(words), "{id}: {said}");
+        assert!(done.status.success() == status && said.contains(phrase), "{id}: {said}");
     }
     let tokens = central.get("/api/apiTokens").await;
     assert_eq!(tokens["value"].as_array().unwrap().len(), 1, "the command line leaves no token: {tokens}");

@@ -117,8 +117,8 @@ impl Enrolling<'_> {
 const GROUP: &str = "/api/enrollmentGroups/line";
 
 async fn x509_group(central: &Central) -> String {
-    let wish = json!({"displayName": "Line", "type": "iot", "attestation": {"type": "x509"}});
-    let group = central.put(GROUP, wish).await;
+    let request = json!({"displayName": "Line", "type": "iot", "attestation": {"type": "x509"}});
+    let group = central.put(GROUP, request).await;
     assert_eq!(group["attestation"], json!({"type": "x509", "x509": {"signingCertificates": {}}}));
     group["idScope"].as_str().unwrap().to_owned()
 }
@@ -237,8 +237,8 @@ async fn certificates_of_a_group_outlive_a_restart_and_what_is_wrong_is_named() 
         central.get("/api/enrollmentGroups").await["value"][0]["attestation"],
         json!({"type": "x509"})
     );
-    let wish = json!({"attestation": {"type": "symmetricKey"}});
-    central.put("/api/enrollmentGroups/keys", wish.clone()).await;
+    let request = json!({"attestation": {"type": "symmetricKey"}});
+    central.put("/api/enrollmentGroups/keys", request.clone()).await;
     let leaf = ca.leaf("press-1").0.pem();
     let expired = {
         let mut params = params("old");
@@ -247,7 +247,7 @@ async fn certificates_of_a_group_outlive_a_restart_and_what_is_wrong_is_named() 
         params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem()
     };
     for (method, path, body, status, part) in [
-        (Method::PATCH, GROUP.to_owned(), wish, 422, "attestation.type"),
+        (Method::PATCH, GROUP.to_owned(), request, 422, "attestation.type"),
         (Method::PUT, format!("{GROUP}/certificates/third"), json!({"certificate": leaf}), 400, "third"),
         (Method::PUT, format!("{GROUP}/certificates/secondary"), json!({}), 422, "secondary.certificate"),
         (

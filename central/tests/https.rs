@@ -108,8 +108,8 @@ async fn a_devices_value_is_read_over_https_by_who_trusts_centrals_authority_and
     let plain = central.http.get(format!("http://{}/api/devices", central.started.http));
     let plain = plain.header("Authorization", &central.token).send().await.unwrap();
     assert_eq!(plain.status(), 400);
-    let told = plain.text().await.unwrap();
-    assert!(told.contains("https://"), "{told}");
+    let refusal = plain.text().await.unwrap();
+    assert!(refusal.contains("https://"), "{refusal}");
     central.end().await;
 }
 

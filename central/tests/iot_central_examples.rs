@@ -273,8 +273,8 @@ impl Case<'_> {
         let id = made.as_object_mut().unwrap().remove("@id").unwrap_or_default();
         made.as_object_mut().unwrap().remove("etag");
         // The examples ask for another id than they are answered with.
-        let asked = self.parameter("deviceTemplateId");
-        let id = if asked.is_empty() { id.as_str().unwrap() } else { asked };
+        let requested = self.parameter("deviceTemplateId");
+        let id = if requested.is_empty() { id.as_str().unwrap() } else { requested };
         central.put(&format!("/api/deviceTemplates/{id}"), made).await;
     }
 
@@ -429,7 +429,7 @@ impl Case<'_> {
                 response_timeout_in_seconds: 30,
                 connect_timeout_in_seconds: 0,
             },
-            asked_ms: clock::now_ms(),
+            requested_ms: clock::now_ms(),
             deadline_ms: clock::now_ms(),
             valid_until_ms: None,
             taken_ms: None,

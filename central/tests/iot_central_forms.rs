@@ -106,8 +106,8 @@ async fn a_gateway_is_given_a_manifest_that_is_not_stored() {
     assert!(central.get("/api/devices/gw").await.get("deploymentManifest").is_none());
     assert_eq!(central.get(full).await["deploymentManifest"]["data"], manifest("sensor:1"));
 
-    let wish = json!({"deploymentManifest": {"data": manifest("sensor:2")}});
-    let patched = central.patch(full, wish).await;
+    let request = json!({"deploymentManifest": {"data": manifest("sensor:2")}});
+    let patched = central.patch(full, request).await;
     assert_eq!(patched["deploymentManifest"], json!({"data": manifest("sensor:2")}));
     assert_eq!(image(&central.get(agent).await), "sensor:2");
 
@@ -128,7 +128,7 @@ async fn a_gateway_is_given_a_manifest_that_is_not_stored() {
     central.ok(Method::POST, apply, Some(stored)).await;
     assert_eq!(image(&central.get(agent).await), "sensor:4");
 
-    for (path, body, status, word) in [
+    for (path, body, status, phrase) in [
         (apply, json!({"id": "line", "data": manifest("sensor:9")}), 422, "data"),
         (apply, json!({}), 422, "data"),
         (apply, json!({"data": {"modulesContent": {}}}), 422, "edgeAgent"),
@@ -137,7 +137,7 @@ async fn a_gateway_is_given_a_manifest_that_is_not_stored() {
     ] {
         let (found, refused) = central.send(Method::POST, path, Some(body)).await;
         assert_eq!(found, status, "{path}: {refused}");
-        assert!(refused["error"]["message"].as_str().unwrap().contains(word), "{refused}");
+        assert!(refused["error"]["message"].as_str().unwrap().contains(phrase), "{refused}");
     }
     assert_eq!(image(&central.get(agent).await), "sensor:4");
     central.end().await;
@@ -283,7 +283,7 @@ async fn a_command_of_a_component_is_the_method_of_both_names() {
 }
 
 #[tokio::test]
-async fn a_viewer_sees_no_secret_by_asking_for_the_component_that_has_it() {
+async fn a_viewer_sees_no_secret_by_naming_the_component_that_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.put("/api/devices/leaf", json!({})).await;

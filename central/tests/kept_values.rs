@@ -43,15 +43,15 @@ async fn null_takes_a_template_and_an_assignment_away_and_is_refused_where_it_me
     fleet(&central).await;
     for method in [Method::PATCH, Method::PUT] {
         let path = "/api/devices/gw?expand=deploymentManifest";
-        let wish =
+        let request =
             json!({"template": "dtmi:press;1", "deploymentManifest": {"id": "line"}, "organizations": ["a"]});
-        let before = central.patch(path, wish).await;
+        let before = central.patch(path, request).await;
         assert_eq!(
             (&before["template"], &before["deploymentManifest"]["id"]),
             (&json!("dtmi:press;1"), &json!("line"))
         );
-        let wish = json!({"template": null, "deploymentManifest": null, "organizations": null});
-        let answer = central.ok(method.clone(), path, Some(wish)).await;
+        let request = json!({"template": null, "deploymentManifest": null, "organizations": null});
+        let answer = central.ok(method.clone(), path, Some(request)).await;
         for after in [answer, central.get(path).await] {
             for field in ["template", "deploymentManifest", "organizations"] {
                 assert_eq!(after.get(field), None, "{method}: {after}");

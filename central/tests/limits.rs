@@ -107,7 +107,8 @@ async fn attach(central: &Central, gateway: &'static str, count: usize) {
 }
 
 #[tokio::test]
-async fn ten_thousand_devices_with_long_ids_are_told_both_ways_in_parts_and_one_change_costs_little() {
+async fn ten_thousand_devices_with_long_ids_are_sent_in_both_directions_in_parts_and_one_change_costs_little()
+{
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.put("/api/devices/gw", json!({"type": ["edge"]})).await;
@@ -159,29 +160,29 @@ async fn ten_thousand_devices_with_long_ids_are_told_both_ways_in_parts_and_one_
     };
     let since = Instant::now();
     let (mut assembly, mut bytes) = (Assembly::default(), 0);
-    let told = loop {
-        let (size, told) = children().await;
+    let list = loop {
+        let (size, list) = children().await;
         assert!(size < 256 * 1024, "a part of {size} bytes");
         bytes += size;
-        let ids = told.children.into_iter().map(|child| child.device_id);
-        if let Some(named) = assembly.take(told.snapshot.unwrap(), ids).unwrap() {
+        let ids = list.children.into_iter().map(|child| child.device_id);
+        if let Some(named) = assembly.take(list.snapshot.unwrap(), ids).unwrap() {
             break named;
         }
     };
     println!(
         "{} devices are told in {bytes} bytes, {:?} after the gateway asked",
-        told.len(),
+        list.len(),
         since.elapsed()
     );
-    assert_eq!(told.len(), CHILDREN_MAX);
+    assert_eq!(list.len(), CHILDREN_MAX);
     let blocked = leaf(5000);
     central.patch(&format!("/api/devices/{blocked}"), json!({"enabled": false})).await;
-    let (bytes, told) = children().await;
-    assert!(told.is_difference && bytes < 1000, "a block is told in {bytes} bytes");
-    assert!(matches!(&told.children[..], [child] if child.device_id.as_str() == blocked && !child.enabled));
+    let (bytes, list) = children().await;
+    assert!(list.is_difference && bytes < 1000, "a block is told in {bytes} bytes");
+    assert!(matches!(&list.children[..], [child] if child.device_id.as_str() == blocked && !child.enabled));
     central.ok(Method::DELETE, &format!("/api/devices/{}", leaf(7)), None).await;
-    let (bytes, told) = children().await;
-    assert!(bytes < 1000 && told.removed.iter().any(|id| id.as_str() == leaf(7)), "{bytes}: {told:?}");
+    let (bytes, list) = children().await;
+    assert!(bytes < 1000 && list.removed.iter().any(|id| id.as_str() == leaf(7)), "{bytes}: {list:?}");
 
     // All of them connected.
     let clients = (8..CHILDREN_MAX - 1).map(|n| ClientPresence {
@@ -216,7 +217,7 @@ async fn ten_thousand_devices_with_long_ids_are_told_both_ways_in_parts_and_one_
 }
 
 #[tokio::test]
-async fn a_gateway_of_an_older_version_is_told_the_whole_list_at_each_change() {
+async fn a_gateway_of_an_older_version_is_sent_the_whole_list_at_each_change() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.put("/api/devices/gw", json!({"type": ["edge"]})).await;
@@ -261,8 +262,8 @@ async fn enrols(central: &Central, from: [u8; 4], scope: &str, id: &str, key: &[
 async fn enrolling_with_wrong_keys_is_slowed_and_locks_no_honest_device_out() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
-    let wish = json!({"attestation": {"type": "symmetricKey"}});
-    let group = central.put("/api/enrollmentGroups/line", wish).await;
+    let request = json!({"attestation": {"type": "symmetricKey"}});
+    let group = central.put("/api/enrollmentGroups/line", request).await;
     let scope = group["idScope"].as_str().unwrap().to_owned();
     let group_key =
         STANDARD.decode(group["attestation"]["symmetricKey"]["primaryKey"].as_str().unwrap()).unwrap();

@@ -227,7 +227,7 @@ async fn stored_manifests_are_filtered_and_ordered_too() {
 }
 
 #[tokio::test]
-async fn what_a_list_cannot_be_asked_for_is_refused_with_the_name_of_the_parameter() {
+async fn what_a_list_does_not_support_is_refused_with_the_name_of_the_parameter() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     for (query, words) in [

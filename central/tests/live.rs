@@ -101,7 +101,7 @@ impl Reader {
 }
 
 #[tokio::test]
-async fn a_site_is_told_how_each_device_is_from_its_registration_to_its_end() {
+async fn a_site_shows_how_each_device_is_from_its_registration_to_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     let mut site = Reader::open(&central, &central.token, "", None).await;
@@ -142,7 +142,7 @@ async fn a_site_is_told_how_each_device_is_from_its_registration_to_its_end() {
 }
 
 #[tokio::test]
-async fn a_devices_page_is_told_its_messages_commands_and_properties() {
+async fn a_devices_page_is_sent_its_messages_commands_and_properties() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     for device in ["press-1", "press-2"] {
@@ -152,34 +152,34 @@ async fn a_devices_page_is_told_its_messages_commands_and_properties() {
     let (mut device, mut other) = (central.client("press-1").await, central.client("press-2").await);
     other.publish("devices/press-2/messages/events/", r#"{"t": 9}"#).await;
     device.publish("devices/press-1/messages/events/%24.sub=pump", r#"{"t": 1.5, "on": true}"#).await;
-    let told = page.next("telemetry").await;
-    assert_eq!((&told["device"], &told["component"]), (&json!("press-1"), &json!("pump")));
-    assert_eq!((&told["values"], &told["module"]), (&json!({"t": 1.5, "on": true}), &Value::Null));
+    let event = page.next("telemetry").await;
+    assert_eq!((&event["device"], &event["component"]), (&json!("press-1"), &json!("pump")));
+    assert_eq!((&event["values"], &event["module"]), (&json!({"t": 1.5, "on": true}), &Value::Null));
     let stored = central.get("/api/ext/devices/press-1/messages").await;
-    assert_eq!(told["message"], stored["value"][0]["id"]);
-    assert_eq!(told["enqueuedAt"], stored["value"][0]["enqueuedTime"]);
+    assert_eq!(event["message"], stored["value"][0]["id"]);
+    assert_eq!(event["enqueuedAt"], stored["value"][0]["enqueuedTime"]);
     device.publish("devices/press-1/messages/events/", "no JSON").await;
     assert_eq!(page.next("telemetry").await["undecodable"], true);
 
     central.patch("/api/devices/press-1/properties", json!({"speed": 5})).await;
-    let told = page.next("properties").await;
-    assert_eq!(told, json!({"device": "press-1", "module": null, "section": "desired", "version": 1}));
+    let event = page.next("properties").await;
+    assert_eq!(event, json!({"device": "press-1", "module": null, "section": "desired", "version": 1}));
     device.publish("$iothub/twin/PATCH/properties/reported/?$rid=1", r#"{"speed": 5}"#).await;
     assert_eq!(page.next("properties").await["section"], "reported");
 
-    let wish = json!({"request": null, "responseTimeout": 5, "validFor": 600});
-    let asked = central.ok(Method::POST, "/api/devices/press-1/commands/stop", Some(wish)).await;
-    let told = page.next("command").await;
+    let request = json!({"request": null, "responseTimeout": 5, "validFor": 600});
+    let sent = central.ok(Method::POST, "/api/devices/press-1/commands/stop", Some(request)).await;
+    let event = page.next("command").await;
     assert_eq!(
-        (&told["id"], &told["name"], &told["status"]),
-        (&asked["id"], &json!("stop"), &json!("waiting"))
+        (&event["id"], &event["name"], &event["status"]),
+        (&sent["id"], &json!("stop"), &json!("waiting"))
     );
     device.subscribe("$iothub/methods/POST/#").await;
     let (topic, _) = device.message("$iothub/methods/POST/stop").await;
     let rid = topic.split("$rid=").nth(1).unwrap();
     device.publish(&format!("$iothub/methods/res/200/?$rid={rid}"), "{}").await;
-    let told = page.until(|event| event.name == "command" && event.data["status"] == "answered").await;
-    assert_eq!((&told["id"], &told["responseCode"]), (&asked["id"], &json!(200)));
+    let event = page.until(|event| event.name == "command" && event.data["status"] == "answered").await;
+    assert_eq!((&event["id"], &event["responseCode"]), (&sent["id"], &json!(200)));
 
     let url = central.url(&format!("/api/ext/events?{}", "device=d&".repeat(200)));
     let again = central.http.get(url).header("Authorization", &central.token).send().await.unwrap();
@@ -191,7 +191,7 @@ async fn a_devices_page_is_told_its_messages_commands_and_properties() {
 }
 
 #[tokio::test]
-async fn a_stream_goes_on_over_a_dropped_connection_and_tells_to_resync_over_a_restart() {
+async fn a_stream_goes_on_over_a_dropped_connection_and_says_to_resync_over_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.put("/api/devices/press-1", json!({})).await;
@@ -240,7 +240,7 @@ async fn a_stream_goes_on_over_a_dropped_connection_and_tells_to_resync_over_a_r
 }
 
 #[tokio::test]
-async fn a_reader_that_takes_nothing_slows_nobody_and_is_told_to_resync() {
+async fn a_reader_that_takes_nothing_slows_nobody_and_has_to_resync() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     let mut devices = Vec::new();
@@ -287,9 +287,9 @@ async fn a_viewers_stream_and_names_hide_what_only_operators_may_see() {
     let mut device = central.client("press-1").await;
     let body = r#"{"apiKey": "hush-hush", "t": 1, "text": "SharedAccessKey=abcdefghijklmnopqrstuvwxyz="}"#;
     device.publish("devices/press-1/messages/events/", body).await;
-    let told = seen.next("telemetry").await;
-    assert_eq!(told["values"]["t"], 1);
-    let text = told.to_string();
+    let event = seen.next("telemetry").await;
+    assert_eq!(event["values"]["t"], 1);
+    let text = event.to_string();
     assert!(!text.contains("hush") && !text.contains("abcdef"), "{text}");
     assert_eq!(all.next("telemetry").await["values"]["apiKey"], "hush-hush");
 
@@ -389,7 +389,7 @@ const ENDS: [End; 7] = [
 ];
 
 #[tokio::test]
-async fn a_stream_ends_when_the_token_or_session_ends_that_opened_it_whichever_way_and_others_go_on() {
+async fn a_stream_ends_when_the_token_or_session_ends_that_opened_it_however_and_others_go_on() {
     const PASSWORD: &str = "a long password";
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;

@@ -13,7 +13,7 @@ fn loss(number: u64, sender: &str, cause: &str, count: u64) -> Value {
         "count": count, "fromMs": 1_700_000_000_000_u64 + number, "untilMs": 1_700_000_000_500_u64 + number})
 }
 
-fn told(losses: Vec<Value>) -> String {
+fn report(losses: Vec<Value>) -> String {
     json!({"queue": "5f0c", "name": "upstream@3", "losses": losses}).to_string()
 }
 
@@ -33,7 +33,7 @@ async fn a_loss_is_kept_once_over_a_restart_and_shown_for_its_gateway_and_its_de
     gateway
         .publish(
             "$ls/losses",
-            told(vec![loss(1, "press-1", "expired", 4), loss(2, "gw/filter", "evicted", 2)]),
+            report(vec![loss(1, "press-1", "expired", 4), loss(2, "gw/filter", "evicted", 2)]),
         )
         .await;
     let place = "%24.ls-queue=5f0c&%24.ls-seq=7&%24.ls-ms=1700000000000";
@@ -52,7 +52,7 @@ async fn a_loss_is_kept_once_over_a_restart_and_shown_for_its_gateway_and_its_de
         loss(2, "gw/filter", "evicted", 2),
         loss(3, "press-1", "central-restored", 1),
     ];
-    gateway.publish("$ls/losses", told(again)).await;
+    gateway.publish("$ls/losses", report(again)).await;
 
     let all = central.get("/api/ext/devices/gw/losses").await;
     let all = all["value"].as_array().unwrap();
@@ -76,23 +76,23 @@ async fn a_loss_is_kept_once_over_a_restart_and_shown_for_its_gateway_and_its_de
     let sums = central.get("/api/ext/devices/gw/losses/totals").await;
     assert_eq!(sums["byCause"], json!({"expired": 4, "evicted": 2, "central-restored": 1}));
 
-    for (path, status, words) in [
+    for (path, status, phrase) in [
         ("/api/ext/devices/none/losses", 404, "`none`"),
         ("/api/ext/devices/gw/losses?limit=1001", 400, "limit"),
         ("/api/ext/devices/gw/losses?before=1", 400, "before"),
     ] {
         let (found, answer) = central.send(Method::GET, path, None).await;
         assert_eq!(found, status, "{path}: {answer}");
-        assert!(answer["error"]["message"].as_str().unwrap().contains(words), "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(phrase), "{answer}");
     }
     // What the description says that there is, there is, and nothing else.
     let described = central.get("/openapi.json").await;
     let schemas = &described["components"]["schemas"];
     let described: Vec<&String> = schemas["LossBody"]["properties"].as_object().unwrap().keys().collect();
     let mut shown: Vec<&String> = all[1].as_object().unwrap().keys().collect();
-    let mut wanted = described.clone();
+    let mut expected = described.clone();
     shown.sort();
-    wanted.sort();
-    assert_eq!(shown, wanted, "{}", schemas["LossBody"]);
+    expected.sort();
+    assert_eq!(shown, expected, "{}", schemas["LossBody"]);
     central.end().await;
 }

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
-async fn operators_call_devices_by_the_api_and_nobody_calls_at_the_front_door() {
+async fn operators_call_devices_by_the_api_and_nobody_calls_over_mqtt() {
     let dir = tempfile::tempdir().unwrap();
     let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let central = start_with(dir.path(), |config| config.mqtt.wss = Some(any)).await;

@@ -44,7 +44,7 @@ async fn bodies(central: &Central) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn telemetry_and_losses_of_a_gateway_without_epochs_arrive_once_and_none_is_swallowed() {
+async fn telemetry_and_losses_of_a_gateway_without_epochs_arrive_once_and_none_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let central = site(dir.path()).await;
     let (mut gateway, stored) = connect(&central).await;
@@ -70,10 +70,10 @@ async fn telemetry_and_losses_of_a_gateway_without_epochs_arrive_once_and_none_i
     }
     gateway.publish("$ls/losses", losses(json!([loss(1, 6), loss(2, 8)]))).await;
     assert_eq!(bodies(&central).await, [1, 2, 3, 4, 5, 7]);
-    let told = central.get("/api/ext/devices/gw/losses").await;
+    let losses = central.get("/api/ext/devices/gw/losses").await;
     let counts: Vec<u64> =
-        told["value"].as_array().unwrap().iter().map(|loss| loss["count"].as_u64().unwrap()).collect();
-    assert_eq!(counts, [1, 1], "{told}");
+        losses["value"].as_array().unwrap().iter().map(|loss| loss["count"].as_u64().unwrap()).collect();
+    assert_eq!(counts, [1, 1], "{losses}");
     drop(gateway);
 
     // Upgraded in place: what it still has keeps the bare name, what it takes from now on has an epoch, from any sequence on.
@@ -101,7 +101,7 @@ async fn telemetry_and_losses_of_a_gateway_without_epochs_arrive_once_and_none_i
 }
 
 #[tokio::test]
-async fn a_gateway_that_asks_for_no_time_is_told_none() {
+async fn a_gateway_that_requests_no_time_is_sent_none() {
     let dir = tempfile::tempdir().unwrap();
     let central = site(dir.path()).await;
     let (mut gateway, _) = connect(&central).await;

@@ -143,7 +143,7 @@ async fn a_gateway_speaks_for_its_modules_and_devices_once_each_over_a_restart_o
 }
 
 #[tokio::test]
-async fn a_gateway_is_told_everything_when_it_listens_and_each_change_after() {
+async fn a_gateway_is_sent_everything_when_it_listens_and_each_change_after() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.put("/api/devices/gw", json!({"type": ["edge"]})).await;
@@ -191,7 +191,7 @@ async fn a_gateway_is_told_everything_when_it_listens_and_each_change_after() {
 }
 
 #[tokio::test]
-async fn a_command_travels_over_the_link_and_its_first_end_stands() {
+async fn a_command_travels_over_the_link_and_its_first_end_counts() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.put("/api/devices/gw", json!({"type": ["edge"]})).await;
@@ -256,11 +256,11 @@ async fn a_command_whose_answer_comes_after_a_restart_of_central_still_ends_with
     gateway.subscribe("$ls/#").await;
     let path = "/api/devices/gw/commands/reset";
     let request = central.http.post(central.url(&format!("{path}?api-version=1.0")));
-    let asked = tokio::spawn(request.header("Authorization", &central.token).json(&json!({})).send());
+    let pending = tokio::spawn(request.header("Authorization", &central.token).json(&json!({})).send());
     let (topic, _) = gateway.message("$ls/command/").await;
     let id = topic.strip_prefix("$ls/command/").unwrap().split_once('/').unwrap().0.to_owned();
     central.end().await;
-    assert_eq!(asked.await.unwrap().unwrap().status(), 503);
+    assert_eq!(pending.await.unwrap().unwrap().status(), 503);
 
     let central = start(dir.path()).await;
     assert!(central.get(path).await["value"][0].get("endedTime").is_none());

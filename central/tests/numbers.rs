@@ -105,9 +105,9 @@ async fn a_body_that_is_no_json_to_everybody_is_shown_as_bytes_and_breaks_no_lis
         assert_eq!(status, 404);
         let huge = text(&central, &token, "/api/devices/leaf/telemetry/huge").await;
         assert!(huge.ends_with(r#""value":1e999}"#), "{huge}");
-        let (_, marked): (u16, Value) =
+        let (_, with_marker): (u16, Value) =
             central.send_as(&token, reqwest::Method::GET, "/api/devices/leaf/telemetry/marked", None).await;
-        assert_eq!(marked["value"], 1);
+        assert_eq!(with_marker["value"], 1);
     }
     central.end().await;
 }

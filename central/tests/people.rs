@@ -36,7 +36,7 @@ async fn the_first_user_is_made_once_by_who_has_the_code_and_is_an_administrator
     assert_eq!(browser.sign_in(ADMIN, PASSWORD).await.0, 401, "nobody can sign in yet");
     let code = std::fs::read_to_string(dir.path().join("setup-code")).unwrap();
     assert_eq!(code.len(), 24, "{code}");
-    for (code, user, password, status, words) in [
+    for (code, user, password, status, phrase) in [
         ("", ADMIN, PASSWORD, 401, "code"),
         ("AAAA-AAAA-AAAA-AAAA-AAAA", ADMIN, PASSWORD, 401, "setup-code"),
         (code.as_str(), "a b", PASSWORD, 422, "user"),
@@ -46,7 +46,10 @@ async fn the_first_user_is_made_once_by_who_has_the_code_and_is_an_administrator
         (&code, ADMIN, "ADMIN@plant.example", 422, "name"),
     ] {
         let (found, answer) = setup(&mut browser, code, user, password).await;
-        assert!(found == status && answer.to_string().contains(words), "{user} {password}: {found} {answer}");
+        assert!(
+            found == status && answer.to_string().contains(phrase),
+            "{user} {password}: {found} {answer}"
+        );
         assert!(browser.cookie.is_none());
     }
     let typed = code.to_lowercase().replace('-', " ");
@@ -106,7 +109,7 @@ async fn the_code_outlives_a_restart_and_a_kill_while_it_is_written() {
 }
 
 #[tokio::test]
-async fn who_signs_in_wrong_is_not_told_what_was_wrong() {
+async fn who_signs_in_wrong_does_not_learn_what_was_wrong() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.set_up(dir.path()).await;
@@ -207,7 +210,7 @@ async fn a_session_ends_12_hours_after_its_last_use_and_7_days_after_the_sign_in
     let central = start(dir.path()).await;
     let mut browser = central.set_up(dir.path()).await;
     let minute = HOUR_MS / 60;
-    for (created_ago, used_ago, stands) in [
+    for (created_ago, used_ago, is_valid) in [
         (24 * HOUR_MS, 12 * HOUR_MS - minute, true),
         (24 * HOUR_MS, 12 * HOUR_MS + minute, false),
         (7 * 24 * HOUR_MS - minute, minute, true),
@@ -216,7 +219,7 @@ async fn a_session_ends_12_hours_after_its_last_use_and_7_days_after_the_sign_in
         let now = now_ms();
         let (created, used) = (now - created_ago, now - used_ago);
         in_store(&central, format!("UPDATE sessions SET created_ms = {created}, used_ms = {used}")).await;
-        assert_eq!(browser.is_signed_in().await, stands, "{created_ago} {used_ago}");
+        assert_eq!(browser.is_signed_in().await, is_valid, "{created_ago} {used_ago}");
     }
     // A use is noted, and moves the end. Not of the session above, whose use was noted just now.
     let mut browser = central.sign_in(ADMIN, PASSWORD).await;
@@ -343,7 +346,7 @@ async fn users_are_added_changed_and_removed_in_iot_centrals_shape() {
     let page = central.get("/api/users?maxpagesize=1").await;
     assert!(page["nextLink"].as_str().unwrap().contains("skiptoken"), "{page}");
 
-    for (method, path, body, status, words) in [
+    for (method, path, body, status, phrase) in [
         (Method::PUT, "/api/users/u", json!({"email": "u", "roles": [{"role": "viewer"}]}), 422, "type"),
         (
             Method::PUT,
@@ -385,7 +388,7 @@ async fn users_are_added_changed_and_removed_in_iot_centrals_shape() {
     ] {
         let (found, answer) = central.send(method.clone(), path, Some(body.clone())).await;
         assert!(
-            found == status && answer.to_string().contains(words),
+            found == status && answer.to_string().contains(phrase),
             "{method} {path} {body}: {found} {answer}"
         );
     }

@@ -142,7 +142,7 @@ async fn a_change_of_another_state_than_it_names_is_refused_for_everything_that_
 }
 
 #[tokio::test]
-async fn whoever_has_what_stands_is_told_304_and_every_answer_with_an_etag_has_it_in_its_header() {
+async fn whoever_has_the_current_version_gets_304_and_every_answer_with_an_etag_has_it_in_its_header() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     for resource in resources(&central).await {

@@ -71,7 +71,7 @@ async fn errors_have_iot_centrals_shape_and_name_the_field() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.put("/api/devices/leaf", json!({})).await;
-    for (method, path, body, status, code, words) in [
+    for (method, path, body, status, code, phrase) in [
         (Method::GET, "/api/devices/none", None, 404, "NotFound", "`none`"),
         (Method::PATCH, "/api/devices/none", Some(json!({})), 404, "NotFound", "`none`"),
         (Method::GET, "/api/nothing", None, 404, "NotFound", "openapi.json"),
@@ -149,7 +149,7 @@ async fn errors_have_iot_centrals_shape_and_name_the_field() {
         let (found, answer) = central.send(method.clone(), path, body).await;
         let error = &answer["error"];
         assert_eq!((found, error["code"].as_str()), (status, Some(code)), "{method} {path}: {answer}");
-        assert!(error["message"].as_str().unwrap().contains(words), "{method} {path}: {answer}");
+        assert!(error["message"].as_str().unwrap().contains(phrase), "{method} {path}: {answer}");
         assert!(error["requestId"].is_string() && error["time"].is_string(), "{answer}");
     }
     // The failed command stands in the history all the same.
@@ -200,7 +200,7 @@ async fn a_wrong_manifest_is_refused_by_its_field_and_a_right_one_becomes_twins(
     let central = start(dir.path()).await;
     central.put("/api/devices/gw", json!({"type": ["edge"]})).await;
     let path = "/api/deploymentManifests/line-1";
-    for (pointer, wrong, words) in [
+    for (pointer, wrong, phrase) in [
         (
             "/modulesContent/$edgeAgent/properties.desired/modules/sensor/status",
             json!("runing"),
@@ -212,7 +212,7 @@ async fn a_wrong_manifest_is_refused_by_its_field_and_a_right_one_becomes_twins(
         *data.pointer_mut(pointer).unwrap() = wrong;
         let (status, answer) = central.send(Method::PUT, path, Some(json!({"data": data}))).await;
         assert_eq!(status, 422, "{answer}");
-        assert!(answer["error"]["message"].as_str().unwrap().contains(words), "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(phrase), "{answer}");
     }
     let stored = central.put(path, json!({"displayName": "Line 1", "data": manifest("sensor:1")})).await;
     assert_eq!((&stored["id"], &stored["data"]), (&json!("line-1"), &manifest("sensor:1")));
@@ -255,30 +255,30 @@ async fn a_wrong_manifest_is_refused_by_its_field_and_a_right_one_becomes_twins(
 }
 
 #[tokio::test]
-async fn a_device_stands_behind_one_gateway_at_most() {
+async fn a_device_is_behind_one_gateway_at_most() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     for gateway in ["gw-1", "gw-2"] {
         central.put(&format!("/api/devices/{gateway}"), json!({"type": ["edge"]})).await;
     }
     central.put("/api/devices/leaf", json!({})).await;
-    let wish = json!({"name": "downstream", "source": "gw-1", "target": "leaf"});
+    let request = json!({"name": "downstream", "source": "gw-1", "target": "leaf"});
     let path = "/api/devices/gw-1/relationships/to-leaf";
-    let made = central.put(path, wish.clone()).await;
+    let made = central.put(path, request.clone()).await;
     assert_eq!(made, json!({"id": "to-leaf", "name": "downstream", "source": "gw-1", "target": "leaf"}));
-    assert_eq!(central.put(path, wish.clone()).await, made, "again is the same");
+    assert_eq!(central.put(path, request.clone()).await, made, "again is the same");
     assert_eq!(central.get(path).await, made);
     assert_eq!(central.get("/api/ext/devices/leaf/status").await["gateway"], "gw-1");
-    for (path, wish, status, words) in [
+    for (path, request, status, phrase) in [
         ("/api/devices/gw-2/relationships/r", json!({"target": "leaf"}), 409, "gw-1"),
         ("/api/devices/gw-2/relationships/r", json!({"target": "gw-1"}), 422, "gateway itself"),
         ("/api/devices/leaf/relationships/r", json!({"target": "gw-1"}), 422, "not a gateway"),
         ("/api/devices/gw-2/relationships/r", json!({"target": "none"}), 404, "`none`"),
-        ("/api/devices/gw-2/relationships/r", wish, 422, "source"),
+        ("/api/devices/gw-2/relationships/r", request, 422, "source"),
     ] {
-        let (found, answer) = central.send(Method::PUT, path, Some(wish)).await;
+        let (found, answer) = central.send(Method::PUT, path, Some(request)).await;
         assert_eq!(found, status, "{path}: {answer}");
-        assert!(answer["error"]["message"].as_str().unwrap().contains(words), "{answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains(phrase), "{answer}");
     }
     central.ok(Method::DELETE, path, None).await;
     central.put("/api/devices/gw-2/relationships/r", json!({"target": "leaf"})).await;
@@ -326,7 +326,7 @@ async fn every_described_path_answers_and_the_server_has_no_other() {
 }
 
 #[tokio::test]
-async fn the_status_page_asks_for_a_password_escapes_names_and_shows_the_fleet() {
+async fn the_status_page_requests_a_password_escapes_names_and_shows_the_fleet() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.put("/api/devices/gw", json!({"type": ["edge"], "displayName": "<script>&\"'"})).await;

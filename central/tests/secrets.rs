@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use central::token::Role;
 use common::{Central, STEP, start};
 use reqwest::Method;
-use schemas::redaction::MARK;
+use schemas::redaction::REDACTED;
 use serde_json::{Value, json};
 
 /// Every planted secret begins so.
@@ -239,7 +239,7 @@ async fn a_viewer_reads_no_secret_anywhere_and_an_operator_reads_every_one() {
 
     let reads = reads(&central).await;
     assert!(reads.len() > 100, "{}", reads.len());
-    let (mut answered, mut marked, mut shown_to_operator) = (0, 0, String::new());
+    let (mut answered, mut redacted, mut shown_to_operator) = (0, 0, String::new());
     for path in &reads {
         let (status, text) = read(&central, &viewer, path).await;
         // A token has no session.
@@ -250,11 +250,11 @@ async fn a_viewer_reads_no_secret_anywhere_and_an_operator_reads_every_one() {
         assert_eq!(found, None, "{path}");
         assert!(!keys.iter().any(|key| text.contains(key)), "{path}");
         answered += usize::from(status == 200);
-        marked += usize::from(text.contains(MARK));
+        redacted += usize::from(text.contains(REDACTED));
         let (_, text) = read(&central, &operator, path).await;
         shown_to_operator.push_str(&text);
     }
-    assert!(answered > 60 && marked > 20, "{answered} {marked}");
+    assert!(answered > 60 && redacted > 20, "{answered} {redacted}");
     // The audit log has what was written, before and after, for administrators; it is kept for longer than anything.
     let (mut before, mut rows) = (String::new(), 0);
     loop {
@@ -321,7 +321,7 @@ async fn what_a_viewer_read_cannot_be_written_back_and_the_secrets_stay() {
             let (status, answer) = central.send(method.clone(), write, Some(read.clone())).await;
             let message = answer["error"]["message"].as_str().unwrap_or_default();
             assert_eq!(status, 422, "{method} {path}: {answer}");
-            assert!(message.contains(MARK) && message.contains("secret"), "{message}");
+            assert!(message.contains(REDACTED) && message.contains("secret"), "{message}");
             if path != manifest {
                 assert!(message.starts_with(field), "{message}");
             }

@@ -47,7 +47,7 @@ fn message(from: &str, sequence: u64, bytes: usize) -> NewMessage {
     }
 }
 
-fn carrier(connection: u64) -> GatewayConnection {
+fn serving_gateway(connection: u64) -> GatewayConnection {
     GatewayConnection { gateway: "gw".parse().unwrap(), connection }
 }
 
@@ -68,14 +68,14 @@ async fn a_device_that_floods_keeps_to_its_bytes_and_pushes_out_nobody_elses_mes
         sequence
     };
     let quiet: Vec<_> =
-        (0..50).map(|_| ingest.put(message("quiet", next(), 100), Some(carrier(1)))).collect();
+        (0..50).map(|_| ingest.put(message("quiet", next(), 100), Some(serving_gateway(1)))).collect();
     for stored in quiet {
         stored.await.unwrap();
     }
     // 40 MB, two hundred times what one device may have.
     for _ in 0..100 {
         let all: Vec<_> =
-            (0..100).map(|_| ingest.put(message("loud", next(), 4_000), Some(carrier(1)))).collect();
+            (0..100).map(|_| ingest.put(message("loud", next(), 4_000), Some(serving_gateway(1)))).collect();
         for stored in all {
             stored.await.unwrap();
         }
@@ -91,7 +91,7 @@ async fn a_device_that_floods_keeps_to_its_bytes_and_pushes_out_nobody_elses_mes
     let loud = count(&store, "loud").await;
     assert!((40..=50).contains(&loud), "{loud}");
     // Messages that gave way are not asked for again.
-    let again = ingest.put(message("loud", 60, 4_000), Some(carrier(2)));
+    let again = ingest.put(message("loud", 60, 4_000), Some(serving_gateway(2)));
     again.await.unwrap();
     assert_eq!(count(&store, "loud").await, loud);
 }
@@ -100,12 +100,12 @@ async fn a_device_that_floods_keeps_to_its_bytes_and_pushes_out_nobody_elses_mes
 async fn telemetry_is_refused_while_the_disk_is_nearly_full_and_taken_without_a_hole_later() {
     let dir = tempfile::tempdir().unwrap();
     let (store, ingest) = site(dir.path(), SMALL).await;
-    ingest.put(message("press", 1, 10), Some(carrier(1))).await.unwrap();
+    ingest.put(message("press", 1, 10), Some(serving_gateway(1))).await.unwrap();
     store.close().await;
     drop((store, ingest));
     let (store, ingest) = site(dir.path(), Quotas { free_bytes: Some(u64::MAX), ..SMALL }).await;
     for sequence in 2..5 {
-        let refused = ingest.put(message("press", sequence, 10), Some(carrier(1))).await.unwrap_err();
+        let refused = ingest.put(message("press", sequence, 10), Some(serving_gateway(1))).await.unwrap_err();
         assert!(matches!(
             refused,
             ServiceError::Store(StoreError::DiskLow { .. } | StoreError::NotCommitted)
@@ -120,13 +120,13 @@ async fn telemetry_is_refused_while_the_disk_is_nearly_full_and_taken_without_a_
     let far = store.read(|c| Ok::<_, StoreError>(telemetry::stored(c, &"gw".parse().unwrap())?));
     assert_eq!(far.await.unwrap().queues["q"], 1, "the gateway sends again what was refused");
     for sequence in 2..5 {
-        ingest.put(message("press", sequence, 10), Some(carrier(2))).await.unwrap();
+        ingest.put(message("press", sequence, 10), Some(serving_gateway(2))).await.unwrap();
     }
     assert_eq!(count(&store, "press").await, 4);
 }
 
 #[tokio::test]
-async fn health_tells_the_disk_and_the_queue_and_writes_once_however_many_ask() {
+async fn health_shows_the_disk_and_the_queue_and_writes_once_for_any_number_of_requests() {
     let dir = tempfile::tempdir().unwrap();
     let central = common::start(dir.path()).await;
     let health = async || {

@@ -94,7 +94,7 @@ fn flip(path: &Path, bit: u64) {
 }
 
 /// Starts on a damaged store. Everything is there, or what is missing was told with its number, or central refused.
-async fn told_or_refused(dir: &Path, had: &[(i64, u64)], what: &str) -> &'static str {
+async fn reported_or_refused(dir: &Path, had: &[(i64, u64)], what: &str) -> &'static str {
     let running = match start(dir).await {
         Err(error) => {
             let text = format!("{error:#}");
@@ -113,22 +113,22 @@ async fn told_or_refused(dir: &Path, had: &[(i64, u64)], what: &str) -> &'static
 }
 
 #[tokio::test]
-async fn a_bit_flipped_anywhere_in_the_log_is_told_as_a_loss_or_refused_and_never_silent() {
+async fn a_bit_flipped_anywhere_in_the_log_is_reported_as_a_loss_or_refused_and_never_silent() {
     let master = tempfile::tempdir().unwrap();
     let had = killed(master.path(), 400).await;
     let length = fs::metadata(master.path().join("central.db-wal")).unwrap().len();
     let mut random = StdRng::seed_from_u64(10);
-    let mut told = 0;
+    let mut reported = 0;
     // The header, the first frame's header, and anywhere.
     let mut bits: Vec<u64> = vec![0, 8 * 9, 8 * 17, 8 * 25, 8 * 33, 8 * 41, 8 * 49, 8 * 60];
     bits.extend((0..24).map(|_| random.random_range(0..length * 8)));
     for bit in bits {
         let dir = copy(master.path());
         flip(&dir.path().join("central.db-wal"), bit);
-        let ended = told_or_refused(dir.path(), &had, &format!("bit {bit} of the log")).await;
-        told += u32::from(ended != "whole");
+        let ended = reported_or_refused(dir.path(), &had, &format!("bit {bit} of the log")).await;
+        reported += u32::from(ended != "whole");
     }
-    assert!(told > 10, "{told} of the flips mattered");
+    assert!(reported > 10, "{reported} of the flips mattered");
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn a_bit_flipped_in_a_log_whose_frames_are_in_the_file_already_is_never_si
 }
 
 #[tokio::test]
-async fn a_log_that_is_cut_emptied_or_removed_is_told_as_a_loss() {
+async fn a_log_that_is_cut_emptied_or_removed_is_reported_as_a_loss() {
     let master = tempfile::tempdir().unwrap();
     let had = killed(master.path(), 400).await;
     let length = fs::metadata(master.path().join("central.db-wal")).unwrap().len();
@@ -168,11 +168,11 @@ async fn a_log_that_is_cut_emptied_or_removed_is_told_as_a_loss() {
         let dir = copy(master.path());
         let log = dir.path().join("central.db-wal");
         fs::OpenOptions::new().write(true).open(&log).unwrap().set_len(left).unwrap();
-        assert_ne!(told_or_refused(dir.path(), &had, &format!("{left} bytes")).await, "whole");
+        assert_ne!(reported_or_refused(dir.path(), &had, &format!("{left} bytes")).await, "whole");
     }
     let dir = copy(master.path());
     fs::remove_file(dir.path().join("central.db-wal")).unwrap();
-    assert_ne!(told_or_refused(dir.path(), &had, "removed").await, "whole");
+    assert_ne!(reported_or_refused(dir.path(), &had, "removed").await, "whole");
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn a_page_of_the_store_that_is_zeroed_foreign_or_flipped_is_refused_or_har
             }
             fs::write(path(dir.path()), bytes).unwrap();
             let what = format!("page {page} {damage}");
-            let ended = told_or_refused(dir.path(), &had, &what).await;
+            let ended = reported_or_refused(dir.path(), &had, &what).await;
             refused += u32::from(ended == "refused");
         }
     }
@@ -257,7 +257,7 @@ async fn a_clean_stop_and_a_kill_are_no_loss() {
     }
     let killed_dir = tempfile::tempdir().unwrap();
     let had = killed(killed_dir.path(), 50).await;
-    assert_eq!(told_or_refused(killed_dir.path(), &had, "a kill").await, "whole");
+    assert_eq!(reported_or_refused(killed_dir.path(), &had, "a kill").await, "whole");
 }
 
 #[tokio::test]
@@ -419,7 +419,7 @@ async fn a_backup_with_any_byte_changed_is_refused_and_changes_nothing() {
     fs::write(&file, &good).unwrap();
     let into = tempfile::tempdir().unwrap();
     backup::restore(into.path(), &file, false, 2).unwrap();
-    assert_eq!(told_or_refused(into.path(), &had, "unchanged").await, "whole");
+    assert_eq!(reported_or_refused(into.path(), &had, "unchanged").await, "whole");
     fs::write(&file, "no backup").unwrap();
     backup::restore(dir.path(), &file, true, 2).unwrap_err();
     end(start(dir.path()).await.unwrap()).await;

@@ -33,7 +33,7 @@ fn command(topic: &str) -> (&str, &str) {
 }
 
 #[tokio::test]
-async fn a_gateway_that_comes_takes_what_waits_in_order_once_and_its_late_answer_stands() {
+async fn a_gateway_that_comes_takes_what_waits_in_order_once_and_its_late_answer_counts() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.put("/api/devices/gw", json!({"type": ["edge"]})).await;
@@ -59,13 +59,13 @@ async fn a_gateway_that_comes_takes_what_waits_in_order_once_and_its_late_answer
     let central = start(dir.path()).await;
     let mut gateway = central.client("gw").await;
     gateway.subscribe("$ls/#").await;
-    let (topic, told) = gateway.message("$ls/command/").await;
-    assert_eq!((command(&topic).1, &told["methodName"]), ("leaf", &json!("first")));
-    let left = told["validForInSeconds"].as_u64().unwrap();
-    assert!((1..=600).contains(&left), "{told}");
+    let (topic, received) = gateway.message("$ls/command/").await;
+    assert_eq!((command(&topic).1, &received["methodName"]), ("leaf", &json!("first")));
+    let left = received["validForInSeconds"].as_u64().unwrap();
+    assert!((1..=600).contains(&left), "{received}");
     let answer = format!("$ls/answer/{}", command(&topic).0);
-    let (topic, told) = gateway.message("$ls/command/").await;
-    assert_eq!((command(&topic).1, &told["methodName"]), ("gw", &json!("second")));
+    let (topic, received) = gateway.message("$ls/command/").await;
+    assert_eq!((command(&topic).1, &received["methodName"]), ("gw", &json!("second")));
     until(&central, "leaf", "first", |row| row.get("takenTime").is_some()).await;
     until(&central, "gw", "second", |row| row.get("takenTime").is_some()).await;
 
@@ -73,8 +73,8 @@ async fn a_gateway_that_comes_takes_what_waits_in_order_once_and_its_late_answer
     let mut gateway = central.client("gw").await;
     gateway.subscribe("$ls/#").await;
     keep(&central, "leaf", "third", 600).await;
-    let (_, told) = gateway.message("$ls/command/").await;
-    assert_eq!(told["methodName"], "third");
+    let (_, received) = gateway.message("$ls/command/").await;
+    assert_eq!(received["methodName"], "third");
     gateway.publish(&answer, r#"{"Ok":{"status":200,"payload":"done"}}"#).await;
     let first = until(&central, "leaf", "first", |row| row.get("endedTime").is_some()).await;
     assert_eq!((&first["responseCode"], &first["response"]), (&json!(200), &json!("done")));
@@ -103,7 +103,7 @@ async fn no_more_than_fifty_wait_for_one_target_and_a_deleted_device_takes_its_o
 }
 
 #[tokio::test]
-async fn a_device_at_centrals_own_door_is_called_when_it_listens_one_after_the_other() {
+async fn a_device_at_centrals_mqtt_server_is_called_when_it_listens_one_after_the_other() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.put("/api/devices/d", json!({})).await;

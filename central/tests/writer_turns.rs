@@ -69,7 +69,7 @@ fn large_manifest(routes: usize) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_large_document_is_told_while_the_writer_is_busy() {
+async fn what_is_wrong_with_a_large_document_is_reported_while_the_writer_is_busy() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     let services = central.started.services().clone();

@@ -160,7 +160,7 @@ impl Cli {
     pub async fn start() -> ExitCode {
         match Self::try_parse() {
             Ok(cli) => cli.run().await,
-            Err(told) => exit::of_arguments(&told),
+            Err(outcome) => exit::of_arguments(&outcome),
         }
     }
 
@@ -331,8 +331,8 @@ async fn test_routes(options: &GlobalOptions, file: &Path, message: &str) -> Res
         schemas::json::from_outside(message.as_bytes()).map_err(|error| wrong(error.into()))?;
     // Which modules are its own, when this is a gateway.
     let gateway = options.load().ok().map(|config| config.device_id);
-    let told = sample.explain(&routes, gateway).map_err(|error| wrong(error.into()))?;
-    options.print(&routes_test::to_json(&told), || routes_test::to_text(&told))?;
+    let outcome = sample.explain(&routes, gateway).map_err(|error| wrong(error.into()))?;
+    options.print(&routes_test::to_json(&outcome), || routes_test::to_text(&outcome))?;
     Ok(())
 }
 

@@ -26,7 +26,7 @@ static AGES: OnceLock<Mutex<AgeClock>> = OnceLock::new();
 static UPSTREAM: Mutex<UpstreamTime> = Mutex::new(UpstreamTime::new());
 
 /// Notes that central is asked for its time now; gives the question's number.
-pub fn upstream_asked() -> u64 {
+pub fn upstream_requested() -> u64 {
     UPSTREAM.lock().unwrap_or_else(PoisonError::into_inner).ask(since_boot_ms())
 }
 
@@ -71,9 +71,9 @@ pub fn resume(data_dir: &Path, has_run: bool) {
     save(data_dir);
 }
 
-fn note_removed(data_dir: &Path, told: &'static str) {
-    tracing::error!(dir = %data_dir.display(), "{told}");
-    let _first = REMOVED.set(told);
+fn note_removed(data_dir: &Path, consequence: &'static str) {
+    tracing::error!(dir = %data_dir.display(), "{consequence}");
+    let _first = REMOVED.set(consequence);
 }
 
 fn save(data_dir: &Path) {

@@ -220,7 +220,7 @@ mod tests {
     use schemas::manifest::WhenFull;
 
     #[test]
-    fn a_line_that_cannot_be_read_is_told_by_its_number_and_not_by_its_text() {
+    fn a_line_that_cannot_be_read_is_reported_by_its_number_and_not_by_its_text() {
         let error = read(&format!("{TEXT}[upstream]\nconnection_string = \"SharedAccessKey=SECRET\n"), &[]);
         let error = error.unwrap_err();
         assert!(error.contains("line 5") && !error.contains("SECRET"), "{error}");
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_file_or_variable_and_its_key() {
+    fn a_mistake_is_reported_with_its_file_or_variable_and_its_key() {
         for (text, overrides, parts) in [
             (format!("{TEXT}[listen]\nmqts = \"1\"\n"), vec![], vec!["edge.toml", "mqts"]),
             (

@@ -133,9 +133,9 @@ impl Metrics {
                 samples.add(&[name, cause], count);
             }
         }
-        let gaps = self.control.quarantine.log().gaps();
-        let gaps = queues.iter().flat_map(|queue| &queue.gaps).chain(&gaps);
-        exposition.value(&names::LOSSES_UNREPORTED, gaps.map(|gap| gap.count).sum::<u64>());
+        let loss_records = self.control.quarantine.log().loss_records();
+        let loss_records = queues.iter().flat_map(|queue| &queue.loss_records).chain(&loss_records);
+        exposition.value(&names::LOSSES_UNREPORTED, loss_records.map(|loss| loss.count).sum::<u64>());
     }
 
     fn logs(&self, exposition: &mut Exposition, queues: &[QueueStats]) {
@@ -170,7 +170,7 @@ impl Metrics {
         let mut samples = exposition.metric(&names::COMMANDS);
         samples.add(&["waiting"], commands.waiting);
         samples.add(&["running"], commands.running);
-        samples.add(&["answered"], commands.untold);
+        samples.add(&["answered"], commands.unreported);
     }
 
     /// Only of the modules that the deployment has: containers may have any names.
@@ -215,7 +215,7 @@ fn queue_numbers(exposition: &mut Exposition, queues: &[QueueStats]) {
     add(&names::QUEUE_BYTES, &|queue| queue.stats.bytes.into());
     add(&names::QUEUE_OLDEST, &|queue| waited(queue).into());
     add(&names::QUEUE_STORED, &|queue| queue.stats.appended.into());
-    add(&names::QUEUE_REFUSING, &|queue| (queue.stats.room == Headroom::Refusing).into());
+    add(&names::QUEUE_REFUSING, &|queue| (queue.stats.headroom == Headroom::Refusing).into());
 }
 
 fn by_cause(lost: &Lost) -> [(&'static str, u64); 6] {

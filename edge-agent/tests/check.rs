@@ -265,7 +265,11 @@ fn well() -> DaemonFacts {
         clock_offset_ms: Some(120),
         link: Some(LinkFacts { is_connected: true, since_ms: THEN_MS, ..LinkFacts::default() }),
         modules: vec![module],
-        queues: vec![QueueFacts { name: "upstream".into(), room: "enough".into(), ..QueueFacts::default() }],
+        queues: vec![QueueFacts {
+            name: "upstream".into(),
+            headroom: "enough".into(),
+            ..QueueFacts::default()
+        }],
         clients: 3,
         connections_max: 64,
         ..DaemonFacts::default()
@@ -279,7 +283,7 @@ enum Break {
     /// As it breaks in the field; `edge-agent check` runs against it.
     Real(fn(&mut Scene)),
     /// The daemon tells it; `edge-agent check` asks a socket that answers so.
-    Told(fn(&mut DaemonFacts)),
+    InDaemon(fn(&mut DaemonFacts)),
     /// Nothing that a test may break on its host: the facts say so.
     Facts(fn(&mut Facts)),
 }
@@ -312,7 +316,7 @@ fn away(facts: &mut DaemonFacts, why: &str, failure: LinkFailure) {
 }
 
 fn rows() -> Vec<Row> {
-    use Break::{Facts as InFacts, Real, Told};
+    use Break::{Facts as InFacts, InDaemon, Real};
     use Level::{Error, Info, Warn};
     let mut as_another_user = vec![
         row(CheckId::Config, "another user runs `check`", Error, Real(|scene| scene.as_user = Some(NOBODY))),
@@ -358,7 +362,7 @@ fn rows() -> Vec<Row> {
             CheckId::ConfigInUse,
             "edge.toml was changed after the start",
             Warn,
-            Told(|facts| facts.config_crc32c = Some(1)),
+            InDaemon(|facts| facts.config_crc32c = Some(1)),
         ),
         row(
             CheckId::DataDir,
@@ -384,13 +388,13 @@ fn rows() -> Vec<Row> {
             CheckId::ClockOffset,
             "the clock is 10 minutes ahead",
             Error,
-            Told(|facts| facts.clock_offset_ms = Some(600_000)),
+            InDaemon(|facts| facts.clock_offset_ms = Some(600_000)),
         ),
         row(
             CheckId::ClockOffset,
             "the clock is a minute behind",
             Warn,
-            Told(|facts| facts.clock_offset_ms = Some(-60_000)),
+            InDaemon(|facts| facts.clock_offset_ms = Some(-60_000)),
         ),
         row(
             CheckId::Disk,
@@ -475,7 +479,7 @@ fn rows() -> Vec<Row> {
             CheckId::DaemonVersion,
             "a new version was installed, the old one still runs",
             Info,
-            Told(|facts| facts.version = "0.0.9".into()),
+            InDaemon(|facts| facts.version = "0.0.9".into()),
         ),
         row(CheckId::ModuleKeys, "the secret is lost", Error, Real(|scene| scene.remove("module-key"))),
         row(
@@ -591,19 +595,21 @@ fn rows() -> Vec<Row> {
             CheckId::Link,
             "the key in the connection string is wrong, or the gateway is blocked at central",
             Error,
-            Told(|facts| away(facts, "refused by the server: not authorized", LinkFailure::NotAuthorized)),
+            InDaemon(|facts| {
+                away(facts, "refused by the server: not authorized", LinkFailure::NotAuthorized)
+            }),
         ),
         row(
             CheckId::Link,
             "the line is down",
             Warn,
-            Told(|facts| away(facts, "connecting: connection refused", LinkFailure::Unreachable)),
+            InDaemon(|facts| away(facts, "connecting: connection refused", LinkFailure::Unreachable)),
         ),
         row(
             CheckId::LinkBudget,
             "the day's budget of telemetry is used up",
             Warn,
-            Told(|facts| {
+            InDaemon(|facts| {
                 facts.budgets_used_up = vec!["telemetry".into()];
                 facts.budget_resets_in_secs = 20_000;
             }),
@@ -650,7 +656,7 @@ fn rows() -> Vec<Row> {
             CheckId::Deployment,
             "a manifest that this gateway refuses",
             Error,
-            Told(|facts| {
+            InDaemon(|facts| {
                 let problem = "module `filter`: settings.image: found `filter:`; write name:tag";
                 facts.deployment.problem = Some(problem.into());
             }),
@@ -659,18 +665,23 @@ fn rows() -> Vec<Row> {
             CheckId::Deployment,
             "an update whose image cannot be pulled",
             Error,
-            Told(|facts| {
+            InDaemon(|facts| {
                 let reason = "runs as it was before: could not pull image acme/filter:2: manifest unknown";
                 module(facts, "running", reason, Some("2026-11-29T03:12:40.000Z"));
                 facts.modules[0].has_failed = true;
             }),
         ),
-        row(CheckId::Deployment, "nothing was assigned", Info, Told(|facts| facts.deployment.version = None)),
+        row(
+            CheckId::Deployment,
+            "nothing was assigned",
+            Info,
+            InDaemon(|facts| facts.deployment.version = None),
+        ),
         row(
             CheckId::Modules,
             "a module crashes",
             Error,
-            Told(|facts| {
+            InDaemon(|facts| {
                 let reason = "ended with code 3; restart 4 of 20";
                 module(facts, "backoff", reason, Some("2026-11-29T03:12:40.000Z"));
             }),
@@ -679,7 +690,7 @@ fn rows() -> Vec<Row> {
             CheckId::Modules,
             "its image does not exist",
             Error,
-            Told(|facts| {
+            InDaemon(|facts| {
                 let reason = "could not pull image acme/filter:9: manifest unknown (3 tries failed)";
                 module(facts, "backoff", reason, Some("2026-11-29T03:12:40.000Z"));
             }),
@@ -688,13 +699,13 @@ fn rows() -> Vec<Row> {
             CheckId::ModuleHealth,
             "its health check fails",
             Error,
-            Told(|facts| module(facts, "unhealthy", "its health check fails; restart 1 of 20", None)),
+            InDaemon(|facts| module(facts, "unhealthy", "its health check fails; restart 1 of 20", None)),
         ),
         row(
             CheckId::ModuleTransport,
             "a manifest sets `UpstreamProtocol` to `Amqp`",
             Warn,
-            Told(|facts| {
+            InDaemon(|facts| {
                 facts.modules[0].amqp = Some(
                     "the manifest sets UpstreamProtocol=Amqp, and this gateway does not speak AMQP; leave it out, or set it to Mqtt"
                         .into(),
@@ -705,7 +716,7 @@ fn rows() -> Vec<Row> {
             CheckId::Routes,
             "a route to a module that is in no manifest",
             Error,
-            Told(|facts| {
+            InDaemon(|facts| {
                 facts.deployment.routes_refused =
                     vec!["route `alarms`: sends to module `filtre`, which is not in the manifest".into()];
             }),
@@ -714,19 +725,19 @@ fn rows() -> Vec<Row> {
             CheckId::QueueSpace,
             "the queue is full, and old messages give way",
             Error,
-            Told(|facts| facts.queues[0].room = "evicting".into()),
+            InDaemon(|facts| facts.queues[0].headroom = "evicting".into()),
         ),
         row(
             CheckId::QueueSpace,
             "the queue is full, and `full = \"refuse\"`",
             Error,
-            Told(|facts| facts.queues[0].room = "refusing".into()),
+            InDaemon(|facts| facts.queues[0].headroom = "refusing".into()),
         ),
         row(
             CheckId::QueueSpace,
             "the disk refuses to be written",
             Error,
-            Told(|facts| {
+            InDaemon(|facts| {
                 facts.journals = vec![JournalFacts {
                     name: "buffer/upstream".into(),
                     of: "telemetry".into(),
@@ -746,7 +757,7 @@ fn rows() -> Vec<Row> {
                     name: "inputs/filter".into(),
                     messages: 4_312,
                     oldest_secs: Some(18_000),
-                    room: "enough".into(),
+                    headroom: "enough".into(),
                 };
                 facts.daemon = Some(DaemonFacts { queues: vec![queue], ..well() });
             }),
@@ -755,16 +766,16 @@ fn rows() -> Vec<Row> {
             CheckId::Losses,
             "messages expired while the line was down",
             Warn,
-            Told(|facts| {
+            InDaemon(|facts| {
                 facts.lost = vec![("expired".into(), 812)];
-                facts.lost_not_told = 812;
+                facts.lost_unreported = 812;
             }),
         ),
         row(
             CheckId::Losses,
             "messages expired, and central knows",
             Warn,
-            Told(|facts| {
+            InDaemon(|facts| {
                 facts.lost = vec![("expired".into(), 812)];
                 facts.expired_secs_ago = Some(120);
             }),
@@ -773,13 +784,13 @@ fn rows() -> Vec<Row> {
             CheckId::Quarantine,
             "central rejects messages because of their content",
             Warn,
-            Told(|facts| facts.quarantined = 3),
+            InDaemon(|facts| facts.quarantined = 3),
         ),
         row(
             CheckId::Unrouted,
             "a device sends what no route takes",
             Warn,
-            Told(|facts| {
+            InDaemon(|facts| {
                 facts.unrouted = 96;
                 facts.unrouted_most = vec![("press-7".into(), 96)];
             }),
@@ -788,13 +799,13 @@ fn rows() -> Vec<Row> {
             CheckId::StoreDamage,
             "a file of a queue cannot be read",
             Error,
-            Told(|facts| facts.damaged_files = 1),
+            InDaemon(|facts| facts.damaged_files = 1),
         ),
         row(
             CheckId::StoreDamage,
             "a segment of the MQTT journal is gone",
             Error,
-            Told(|facts| {
+            InDaemon(|facts| {
                 facts.journals = vec![JournalFacts {
                     name: "mqtt".into(),
                     of: "sessions and retained messages".into(),
@@ -804,12 +815,12 @@ fn rows() -> Vec<Row> {
                 }];
             }),
         ),
-        row(CheckId::Connections, "every place is taken", Error, Told(|facts| facts.clients = 64)),
+        row(CheckId::Connections, "every place is taken", Error, InDaemon(|facts| facts.clients = 64)),
         row(
             CheckId::IdentityConflict,
             "two devices have one key",
             Error,
-            Told(|facts| {
+            InDaemon(|facts| {
                 facts.conflicts = vec!["press-7 14 times in 5 min, from 10.0.3.7, 10.0.3.9".into()];
             }),
         ),
@@ -845,7 +856,7 @@ impl Row {
                 breaks(&mut scene);
                 scene.check().await
             }
-            Break::Told(breaks) => {
+            Break::InDaemon(breaks) => {
                 breaks(scene.facts());
                 scene.check().await
             }
@@ -868,7 +879,7 @@ impl Row {
 fn page_row(row: &Row, finding: &Finding) -> String {
     let seen = match row.breaks {
         Break::Real(_) => "",
-        Break::Told(_) => " ¹",
+        Break::InDaemon(_) => " ¹",
         Break::Facts(_) => " ²",
     };
     let cell = |text: &str| text.replace('|', "\\|");

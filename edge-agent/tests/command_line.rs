@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use edge_agent::config::Config;
 use edge_tls::issue::issue_ca;
-use schemas::join::JoinWord;
+use schemas::join::JoinToken;
 
 fn edge_agent(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_edge-agent"))
@@ -22,8 +22,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn join_word() -> String {
-    let word = JoinWord {
+fn join_token() -> String {
+    let word = JoinToken {
         upstream: "HostName=central.test:8884;DeviceId=gw-1;SharedAccessKey=YWJj".parse().unwrap(),
         ca_pem: issue_ca("central").unwrap().cert_pem,
     };
@@ -31,10 +31,10 @@ fn join_word() -> String {
 }
 
 #[test]
-fn one_pasted_word_makes_a_gateway_and_the_machine_gives_its_name() {
+fn one_pasted_join_token_makes_a_gateway_and_the_machine_gives_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let arguments = ["init", "--join", &join_word(), "--data-dir", data.to_str().unwrap()];
+    let arguments = ["init", "--join", &join_token(), "--data-dir", data.to_str().unwrap()];
     let made = edge_agent(dir.path(), &arguments);
     assert!(made.status.success(), "{}", text(&made.stderr));
     let config = Config::load(&dir.path().join("edge.toml")).unwrap();
@@ -45,10 +45,10 @@ fn one_pasted_word_makes_a_gateway_and_the_machine_gives_its_name() {
 }
 
 #[test]
-fn a_pasted_word_that_is_cut_writes_nothing_and_is_not_shown() {
+fn a_pasted_join_token_that_is_cut_writes_nothing_and_is_not_shown() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
-    let word = join_word();
+    let word = join_token();
     let cut = &word[..word.len() - 9];
     let refused = edge_agent(dir.path(), &["init", "--join", cut, "--data-dir", data.to_str().unwrap()]);
     assert_eq!(refused.status.code(), Some(2));
@@ -65,7 +65,7 @@ fn a_pasted_word_that_is_cut_writes_nothing_and_is_not_shown() {
 }
 
 #[test]
-fn help_tells_exit_codes_and_completions_and_man_pages_hold_every_command() {
+fn help_lists_exit_codes_and_completions_and_man_pages_hold_every_command() {
     let dir = tempfile::tempdir().unwrap();
     assert!(text(&edge_agent(dir.path(), &["--help"]).stdout).contains("Exit codes:"));
     for shell in ["bash", "zsh", "fish"] {
@@ -162,7 +162,7 @@ fn a_file_argument_that_is_no_file_or_has_no_end_is_refused_with_what_it_is() {
 }
 
 #[test]
-fn a_manifest_in_which_a_key_stands_twice_is_refused_and_one_from_the_standard_input_is_read() {
+fn a_manifest_in_which_a_key_occurs_twice_is_refused_and_one_from_the_standard_input_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     edge_agent(

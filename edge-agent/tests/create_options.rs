@@ -153,7 +153,7 @@ async fn ours(create_options: &str, name: &str) -> Result<Value, String> {
         hostname: "edge".into(),
         hub_name: "hub".into(),
         network: NETWORK.into(),
-        mark: "mark".into(),
+        ownership: "mark".into(),
         policy: HostPolicy::default(),
     };
     let own = Own { generation_id: "1".into(), workload_dir: Path::new("/tmp") };
@@ -403,8 +403,8 @@ fn respelled(key: &str, value: &Value, spell: fn(&str) -> String) -> Value {
 }
 
 fn camel(key: &str) -> String {
-    let mut letters = key.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+    let mut characters = key.chars();
+    characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
 }
 
 /// Keys written twice, in this order.

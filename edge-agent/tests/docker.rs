@@ -83,7 +83,7 @@ impl Gateway {
         self.status = receiver;
         let (restarts, requests) = RestartRequests::channel();
         self.restarts = restarts;
-        let mark = keys.container_mark();
+        let ownership = keys.ownership_token();
         let about =
             About { keys, trust_bundle: "PEM".into(), certificates: None, reconciler: self.status.clone() };
         let reconciler = Reconciler {
@@ -94,7 +94,7 @@ impl Gateway {
                 hostname: "edge".into(),
                 hub_name: "hub".into(),
                 network: self.id.clone(),
-                mark,
+                ownership,
                 policy: HostPolicy::default(),
             },
             deployments: self.deployments.subscribe(),
@@ -216,13 +216,13 @@ async fn a_manifest_becomes_containers_and_a_change_touches_only_what_it_changes
         "/bin/busybox env; /bin/busybox ls /var/run/iotedge",
     ]);
     let seen = seen.unwrap();
-    for wanted in [
+    for desired_now in [
         "IOTEDGE_DEVICEID=lineside-test-change",
         "IOTEDGE_MODULEID=lineside-test-change-a",
         "IOTEDGE_WORKLOADURI=unix:///var/run/iotedge/workload.sock",
         "\nworkload.sock",
     ] {
-        assert!(seen.contains(wanted), "{wanted:?} in {seen}");
+        assert!(seen.contains(desired_now), "{desired_now:?} in {seen}");
     }
 
     let limits = "{{.HostConfig.PidsLimit}} {{.HostConfig.LogConfig}} {{.HostConfig.SecurityOpt}}";
@@ -377,7 +377,7 @@ async fn a_replacement_that_was_cut_off_ends_with_one_container_of_the_module() 
     ];
     for (cut, is_new_running, has_old, is_old_running) in cuts {
         gateway.stop().await;
-        let wanted = gateway.container_id("a");
+        let desired_now = gateway.container_id("a");
         docker(&["rename", &name, &next]).unwrap();
         if !is_new_running {
             docker(&["rm", "-f", &next]).unwrap();
@@ -397,7 +397,7 @@ async fn a_replacement_that_was_cut_off_ends_with_one_container_of_the_module() 
         let found = docker(&["inspect", "-f", fingerprint, &name]).unwrap();
         assert_eq!(json!(found), labels["lineside.fingerprint"], "{cut}");
         if is_new_running {
-            assert_eq!(gateway.container_id("a"), wanted, "{cut}");
+            assert_eq!(gateway.container_id("a"), desired_now, "{cut}");
         }
     }
 }
@@ -455,7 +455,7 @@ async fn a_plan_for_the_operator_changes_nothing_and_says_so_when_the_engine_is_
     let a = gateway.container("a");
     gateway.stop().await;
     gateway.deploy(2, &[("b", idle(json!({})))]);
-    let wanted = gateway.deployments.borrow().clone().unwrap();
+    let desired_now = gateway.deployments.borrow().clone().unwrap();
     let file = gateway.data.path().join("edge.toml");
     let config = |socket: &str| {
         let text = format!(
@@ -466,7 +466,7 @@ async fn a_plan_for_the_operator_changes_nothing_and_says_so_when_the_engine_is_
         Config::load(&file).unwrap()
     };
     let keys = ModuleKeys::load(gateway.data.path()).unwrap();
-    let plan = plan_once(&config(SOCKET), &keys, &wanted.desired).await.unwrap().to_string();
+    let plan = plan_once(&config(SOCKET), &keys, &desired_now.desired).await.unwrap().to_string();
     let steps: Vec<(&str, &str)> = plan
         .lines()
         .filter_map(|line| line.split_once(' '))
@@ -477,13 +477,15 @@ async fn a_plan_for_the_operator_changes_nothing_and_says_so_when_the_engine_is_
     assert_eq!(steps, expected, "{plan}");
     assert_eq!(gateway.container("a"), a, "a was touched");
     assert!(docker(&["inspect", &name_b]).is_err(), "b was made");
-    let error =
-        plan_once(&config("/nowhere/docker.sock"), &keys, &wanted.desired).await.unwrap_err().to_string();
+    let error = plan_once(&config("/nowhere/docker.sock"), &keys, &desired_now.desired)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("/nowhere/docker.sock") && error.contains("does not answer"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_image_that_does_not_arrive_keeps_nobody_down_and_goes_with_the_manifest_that_wanted_it() {
+async fn an_image_that_does_not_arrive_keeps_nobody_down_and_goes_with_the_manifest_that_named_it() {
     if !test_needs::has(&NEEDS) {
         return;
     }
@@ -523,7 +525,7 @@ async fn labels_that_came_with_an_image_make_no_container_this_gateways() {
     let mut strangers = Vec::new();
     for (index, name) in names.iter().enumerate() {
         // With a mark too, which an image's author can only guess.
-        for mark in [None, Some("0000")] {
+        for ownership in [None, Some("0000")] {
             let image = format!("lineside/test-forged-{index}:1");
             let mut changes = vec![
                 "ENTRYPOINT [\"/bin/busybox\", \"sh\", \"-c\"]".to_owned(),
@@ -531,9 +533,9 @@ async fn labels_that_came_with_an_image_make_no_container_this_gateways() {
                 format!("LABEL lineside.module=\"{name}\""),
                 "LABEL lineside.fingerprint=0".to_owned(),
             ];
-            changes.extend(mark.map(|mark| format!("LABEL lineside.mark={mark}")));
+            changes.extend(ownership.map(|ownership| format!("LABEL lineside.mark={ownership}")));
             let changes: Vec<&str> = changes.iter().flat_map(|change| ["--change", change]).collect();
-            let container = format!("forged-stranger-{index}-{}", mark.is_some());
+            let container = format!("forged-stranger-{index}-{}", ownership.is_some());
             docker(&["create", "--name", &container, IMAGE, "true"]).unwrap();
             docker(&[&["commit"], changes.as_slice(), &[container.as_str(), image.as_str()]].concat())
                 .unwrap();
@@ -616,7 +618,7 @@ async fn a_module_that_memory_ended_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_module_is_restarted_by_hand_and_its_log_is_read() {
+async fn a_module_is_restarted_by_an_operator_and_its_log_is_read() {
     if !test_needs::has(&NEEDS) {
         return;
     }

@@ -168,7 +168,7 @@ async fn an_image_is_pulled_before_each_create_with_the_manifests_login() {
             hostname: "edge".into(),
             hub_name: "hub".into(),
             network: ID.into(),
-            mark: "mark".into(),
+            ownership: "mark".into(),
             policy: HostPolicy::default(),
         },
         deployments: receiver,
@@ -180,8 +180,9 @@ async fn an_image_is_pulled_before_each_create_with_the_manifests_login() {
     let stop = CancellationToken::new();
     let task = tokio::spawn(reconciler.run(stop.clone()));
 
-    let told = |s: &ReconcilerStatus| s.outcome.code == 500 && s.outcome.description.contains("pull image");
-    let status = tokio::time::timeout(PATIENCE, seen.wait_for(told)).await.unwrap().unwrap().clone();
+    let is_reported =
+        |s: &ReconcilerStatus| s.outcome.code == 500 && s.outcome.description.contains("pull image");
+    let status = tokio::time::timeout(PATIENCE, seen.wait_for(is_reported)).await.unwrap().unwrap().clone();
     let description = &status.outcome.description;
     assert!(description.contains(&image) && !description.contains(PASSWORD), "{description}");
     assert!(docker(&["image", "inspect", &image]).is_err(), "it was pulled with a wrong login");

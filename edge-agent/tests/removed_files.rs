@@ -18,22 +18,22 @@ use gateway::{Gateway, STEP, until};
 struct Part {
     name: &'static str,
     /// It holds acknowledged things of this gateway: `check` says that they, or some of them, are gone.
-    is_told_by_check: bool,
+    is_found_by_check: bool,
 }
 
 const PARTS: [Part; 6] = [
-    Part { name: "state", is_told_by_check: true },
-    Part { name: "mqtt", is_told_by_check: true },
-    Part { name: "buffer", is_told_by_check: true },
-    Part { name: "clock.json", is_told_by_check: true },
+    Part { name: "state", is_found_by_check: true },
+    Part { name: "mqtt", is_found_by_check: true },
+    Part { name: "buffer", is_found_by_check: true },
+    Part { name: "clock.json", is_found_by_check: true },
     // This gateway has no upstream that rejects messages: it is empty.
-    Part { name: "quarantine", is_told_by_check: false },
+    Part { name: "quarantine", is_found_by_check: false },
     // Copies, which are made again.
-    Part { name: "ledgers", is_told_by_check: false },
+    Part { name: "ledgers", is_found_by_check: false },
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Way {
+enum Removal {
     Removed,
     /// An empty one is in its place.
     Emptied,
@@ -45,12 +45,12 @@ enum When {
     Stopped,
 }
 
-fn remove(path: &Path, way: Way) {
+fn remove(path: &Path, removal: Removal) {
     if path.is_dir() {
         // As one step, as far as the daemon sees.
         let aside = path.with_file_name(format!("aside-{}", path.file_name().unwrap().display()));
         fs::rename(path, &aside).unwrap();
-        if way == Way::Emptied {
+        if removal == Removal::Emptied {
             fs::create_dir(path).unwrap();
         }
         fs::remove_dir_all(aside).unwrap();
@@ -141,8 +141,8 @@ fn messages(gateway: &Gateway) -> u64 {
     queue["messages"].as_u64().unwrap() + queue["lost"]["damaged"].as_u64().unwrap()
 }
 
-fn run(part: Part, way: Way, when: When) {
-    let case = format!("{} {way:?} {when:?}", part.name);
+fn run(part: Part, removal: Removal, when: When) {
+    let case = format!("{} {removal:?} {when:?}", part.name);
     let mut gateway = Gateway::start();
     let add = |gateway: &Gateway, id: &str| {
         let added = gateway.command(&["device", "add", id]).output().unwrap();
@@ -156,12 +156,12 @@ fn run(part: Part, way: Way, when: When) {
     match when {
         When::Running => {
             gateway.clear_log();
-            remove(&path, way);
+            remove(&path, removal);
         }
         When::Stopped => {
             drop(leaf);
             gateway.stop();
-            remove(&path, way);
+            remove(&path, removal);
             gateway.clear_log();
             gateway.start_again();
             if part.name == "state" {
@@ -177,11 +177,11 @@ fn run(part: Part, way: Way, when: When) {
     // It goes on.
     leaf.publish(20);
     let last = if part.name == "clock.json" { "clock.json".to_owned() } else { path.display().to_string() };
-    let told = |log: &str| {
+    let is_logged = |log: &str| {
         log.lines().any(|line| (line.contains("ERROR") || line.contains("WARN")) && line.contains(&last))
     };
-    until(&format!("{case}: told in the log, and made again"), || told(&gateway.log()) && path.exists());
-    if part.is_told_by_check {
+    until(&format!("{case}: told in the log, and made again"), || is_logged(&gateway.log()) && path.exists());
+    if part.is_found_by_check {
         until(&format!("{case}: told by check"), || check(&gateway)["level"] == "error");
     }
     add(&gateway, "press-2");
@@ -203,15 +203,15 @@ fn run(part: Part, way: Way, when: When) {
 }
 
 #[test]
-fn whatever_is_removed_of_the_data_directory_is_told_and_nothing_acknowledged_is_lost_in_silence() {
+fn whatever_is_removed_of_the_data_directory_is_reported_and_nothing_acknowledged_is_lost_in_silence() {
     for when in [When::Running, When::Stopped] {
-        for way in [Way::Removed, Way::Emptied] {
+        for removal in [Removal::Removed, Removal::Emptied] {
             std::thread::scope(|scope| {
                 for part in PARTS {
-                    if way == Way::Emptied && part.name == "clock.json" {
+                    if removal == Removal::Emptied && part.name == "clock.json" {
                         continue;
                     }
-                    scope.spawn(move || run(part, way, when));
+                    scope.spawn(move || run(part, removal, when));
                 }
             });
         }

@@ -20,14 +20,15 @@ use gateway::Gateway;
 const AT_ONCE: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Way {
+enum Replacement {
     Removed,
     ByFile,
     ByDirectory,
     ByDanglingLink,
 }
 
-const WAYS: [Way; 4] = [Way::Removed, Way::ByFile, Way::ByDirectory, Way::ByDanglingLink];
+const REPLACEMENTS: [Replacement; 4] =
+    [Replacement::Removed, Replacement::ByFile, Replacement::ByDirectory, Replacement::ByDanglingLink];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum When {
@@ -35,16 +36,16 @@ enum When {
     Stopped,
 }
 
-fn replace(path: &Path, way: Way, aside: &Path) {
+fn replace(path: &Path, replacement: Replacement, aside: &Path) {
     fs::rename(path, aside).unwrap();
-    match way {
-        Way::Removed => {}
-        Way::ByFile => fs::write(path, "in the way").unwrap(),
-        Way::ByDirectory => {
+    match replacement {
+        Replacement::Removed => {}
+        Replacement::ByFile => fs::write(path, "in the way").unwrap(),
+        Replacement::ByDirectory => {
             fs::create_dir(path).unwrap();
             fs::write(path.join("in-the-way"), "").unwrap();
         }
-        Way::ByDanglingLink => std::os::unix::fs::symlink("/nonexistent/target", path).unwrap(),
+        Replacement::ByDanglingLink => std::os::unix::fs::symlink("/nonexistent/target", path).unwrap(),
     }
 }
 
@@ -87,8 +88,8 @@ fn accounted(gateway: &Gateway) -> u64 {
     queue["messages"].as_u64().unwrap() + queue["lost"]["damaged"].as_u64().unwrap()
 }
 
-fn run(name: &Path, way: Way, when: When) {
-    let case = format!("{} {way:?} {when:?}", name.display());
+fn run(name: &Path, replacement: Replacement, when: When) {
+    let case = format!("{} {replacement:?} {when:?}", name.display());
     let mut gateway = Gateway::start();
     let added = gateway.command(&["device", "add", "press"]).output().unwrap();
     assert!(added.status.success(), "{case}: {added:?}");
@@ -101,7 +102,7 @@ fn run(name: &Path, way: Way, when: When) {
     }
     match when {
         When::Running => {
-            replace(&path, way, &aside);
+            replace(&path, replacement, &aside);
             acknowledged += u64::from(publish(&gateway, &login, 20).unwrap_or(0));
             // Longer than the checks of files take.
             std::thread::sleep(Duration::from_secs(6));
@@ -111,7 +112,7 @@ fn run(name: &Path, way: Way, when: When) {
         }
         When::Stopped => {
             gateway.stop();
-            replace(&path, way, &aside);
+            replace(&path, replacement, &aside);
         }
     }
     // It starts, or says with the path why not.
@@ -161,11 +162,11 @@ fn entries() -> Vec<PathBuf> {
 fn whatever_is_in_the_place_of_a_file_the_daemon_goes_on_or_names_it_and_loses_nothing_in_silence() {
     let mut cases = Vec::new();
     for name in entries() {
-        for way in WAYS {
-            cases.push((name.clone(), way, When::Stopped));
+        for replacement in REPLACEMENTS {
+            cases.push((name.clone(), replacement, When::Stopped));
             // Files below are those of queues and of the store, of which their own tests replace each while it is open.
             if name.components().count() == 1 {
-                cases.push((name.clone(), way, When::Running));
+                cases.push((name.clone(), replacement, When::Running));
             }
         }
     }
@@ -173,10 +174,10 @@ fn whatever_is_in_the_place_of_a_file_the_daemon_goes_on_or_names_it_and_loses_n
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
-                while let Some((name, way, when)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let run = std::panic::AssertUnwindSafe(|| run(name, *way, *when));
+                while let Some((name, replacement, when)) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let run = std::panic::AssertUnwindSafe(|| run(name, *replacement, *when));
                     if std::panic::catch_unwind(run).is_err() {
-                        failures.lock().unwrap().push(format!("{} {way:?} {when:?}", name.display()));
+                        failures.lock().unwrap().push(format!("{} {replacement:?} {when:?}", name.display()));
                     }
                 }
             });

@@ -13,8 +13,8 @@ pub(crate) fn models(data: &[u8]) {
         match parse(data, &options) {
             Ok(model) => check(&model),
             Err(problems) => {
-                assert!(!problems.is_empty() && problems.told.len() <= PROBLEMS_MAX);
-                assert!(problems.told.iter().all(|problem| !problem.message.is_empty()));
+                assert!(!problems.is_empty() && problems.reported.len() <= PROBLEMS_MAX);
+                assert!(problems.reported.iter().all(|problem| !problem.message.is_empty()));
             }
         }
     }

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_key_that_stands_twice_the_last_value_counts() {
+    fn of_a_key_that_occurs_twice_the_last_value_counts() {
         let bag = PropertyBag::parse("a=1&b=2&a=3&%61=4&c");
         assert_eq!(bag.to_string(), "a=4&b=2&c");
         assert_eq!(bag.get("a"), Some("4"));

@@ -74,20 +74,20 @@ mod tests {
             let bytes = |c: char| if is_big { (c as u32).to_be_bytes() } else { (c as u32).to_le_bytes() };
             text.chars().flat_map(bytes).collect()
         };
-        let marked = |mark: &[u8], rest: &[u8]| [mark, rest].concat();
+        let with_bom = |bom: &[u8], rest: &[u8]| [bom, rest].concat();
         vec![
             (None, text.as_bytes().to_vec()),
             (Some("UTF-8"), text.as_bytes().to_vec()),
-            (None, marked(b"\xef\xbb\xbf", text.as_bytes())),
+            (None, with_bom(b"\xef\xbb\xbf", text.as_bytes())),
             (Some("utf-16"), utf16(false)),
             (Some("UTF-16LE"), utf16(false)),
             (Some("utf-16be"), utf16(true)),
-            (Some("utf-8"), marked(b"\xff\xfe", &utf16(false))),
-            (None, marked(b"\xfe\xff", &utf16(true))),
+            (Some("utf-8"), with_bom(b"\xff\xfe", &utf16(false))),
+            (None, with_bom(b"\xfe\xff", &utf16(true))),
             (Some("utf-32"), utf32(false)),
             (Some("utf-32BE"), utf32(true)),
-            (None, marked(b"\xff\xfe\0\0", &utf32(false))),
-            (None, marked(b"\0\0\xfe\xff", &utf32(true))),
+            (None, with_bom(b"\xff\xfe\0\0", &utf32(false))),
+            (None, with_bom(b"\0\0\xfe\xff", &utf32(true))),
         ]
     }
 

@@ -86,7 +86,7 @@ impl Ack {
     }
 
     /// Whether the sender requests feedback about such an end.
-    pub fn asks_for(self, end: &End) -> bool {
+    pub fn requests(self, end: &End) -> bool {
         match self {
             Self::None => false,
             Self::Positive => *end == End::Delivered,
@@ -159,10 +159,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sender_is_told_the_ends_that_it_asked_for() {
+    fn a_sender_is_sent_the_feedback_that_it_requested() {
         let ends = [End::Delivered, End::Expired, End::Purged];
-        let told = |ack: Ack| ends.iter().filter(|end| ack.asks_for(end)).count();
-        assert_eq!([Ack::None, Ack::Positive, Ack::Negative, Ack::Full].map(told), [0, 1, 2, 3]);
+        let settled = |ack: Ack| ends.iter().filter(|end| ack.requests(end)).count();
+        assert_eq!([Ack::None, Ack::Positive, Ack::Negative, Ack::Full].map(settled), [0, 1, 2, 3]);
     }
 
     #[test]
@@ -183,9 +183,9 @@ mod tests {
         assert!(json.contains(r#""body":"AP8=""#) && !json.contains("userId"), "{json}");
         assert_eq!(serde_json::from_str::<CloudMessage>(&json).unwrap(), message);
         assert_eq!(message.size_bytes(), 2 + 3 + 16 + 5);
-        let told = Settlement { end: End::Rejected { reason: "no room".into() }, at_ms: 7 };
-        let json = serde_json::to_string(&told).unwrap();
+        let settled = Settlement { end: End::Rejected { reason: "no room".into() }, at_ms: 7 };
+        let json = serde_json::to_string(&settled).unwrap();
         assert_eq!(json, r#"{"end":"rejected","reason":"no room","atMs":7}"#);
-        assert_eq!(serde_json::from_str::<Settlement>(&json).unwrap(), told);
+        assert_eq!(serde_json::from_str::<Settlement>(&json).unwrap(), settled);
     }
 }

@@ -35,7 +35,7 @@ pub struct GatewayStatus {
     pub lost_by_cause: LossCounts,
     /// Lost messages that central does not know of yet.
     #[serde(rename = "lostNotTold")]
-    pub lost_not_told: u64,
+    pub lost_unreported: u64,
     /// Messages that no route takes.
     pub unrouted: UnroutedCounts,
     /// Messages that only some of their routes could hold.
@@ -178,7 +178,7 @@ pub struct CommandCounts {
     pub running: u64,
     /// Answers that central does not have.
     #[serde(rename = "answersNotTold")]
-    pub answers_not_told: u64,
+    pub answers_unreported: u64,
 }
 
 /// A queue on disk.
@@ -191,7 +191,7 @@ pub struct QueueState {
     pub priority: Option<u32>,
     /// `enough`, `evicting` or `refusing`.
     #[serde(rename = "room")]
-    pub room: String,
+    pub headroom: String,
     /// Messages that wait.
     pub messages: u64,
     /// Messages taken since the queue was made.
@@ -210,7 +210,7 @@ pub struct QueueState {
     pub lost: LossCounts,
     /// Losses that central does not know of yet.
     #[serde(rename = "gaps")]
-    pub gaps: Vec<UntoldLoss>,
+    pub loss_records: Vec<UnreportedLoss>,
     /// Bytes written to disk for each byte of a message; `None` before the first.
     pub written_per_payload_byte: Option<f64>,
     /// Segment files with damage that are kept for analysis.
@@ -253,7 +253,7 @@ impl LossCounts {
 /// A loss that central does not know of yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct UntoldLoss {
+pub struct UnreportedLoss {
     /// As in [`LossCounts`].
     pub cause: String,
     /// Whose messages; empty when unknown or of many.
@@ -290,7 +290,7 @@ pub struct QuarantineState {
     pub replayed: u64,
     /// Losses that central does not know of yet.
     #[serde(rename = "gaps")]
-    pub gaps: Vec<UntoldLoss>,
+    pub loss_records: Vec<UnreportedLoss>,
 }
 
 /// Messages that no route takes: acknowledged and dropped, since the daemon started.

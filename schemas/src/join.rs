@@ -19,7 +19,7 @@ const LEN_MAX: usize = 128 * 1024;
 
 /// What a new gateway needs to know of central.
 #[derive(Clone, PartialEq, Eq)]
-pub struct JoinWord {
+pub struct JoinToken {
     /// The gateway's connection string at central.
     pub upstream: ConnectionString,
     /// Certificate authorities that sign central's certificate, PEM.
@@ -34,7 +34,7 @@ struct Content {
 
 /// Why a text is not a join word. The text itself is never part of the message: it holds a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum JoinWordError {
+pub enum JoinTokenError {
     /// It begins otherwise.
     #[error(
         "found something else than `lineside1.…`, which `central gateway add` prints; copy all of it, without blanks"
@@ -48,21 +48,21 @@ pub enum JoinWordError {
     Upstream(#[from] ConnectionStringError),
 }
 
-impl FromStr for JoinWord {
-    type Err = JoinWordError;
+impl FromStr for JoinToken {
+    type Err = JoinTokenError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let encoded = text.trim().strip_prefix(PREFIX).ok_or(JoinWordError::Prefix)?;
+        let encoded = text.trim().strip_prefix(PREFIX).ok_or(JoinTokenError::Prefix)?;
         if encoded.len() > LEN_MAX {
-            return Err(JoinWordError::Damaged);
+            return Err(JoinTokenError::Damaged);
         }
-        let json = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| JoinWordError::Damaged)?;
-        let content: Content = serde_json::from_slice(&json).map_err(|_| JoinWordError::Damaged)?;
+        let json = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| JoinTokenError::Damaged)?;
+        let content: Content = serde_json::from_slice(&json).map_err(|_| JoinTokenError::Damaged)?;
         Ok(Self { upstream: content.upstream.parse()?, ca_pem: content.ca })
     }
 }
 
-impl fmt::Display for JoinWord {
+impl fmt::Display for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let content = Content { upstream: self.upstream.to_string(), ca: self.ca_pem.clone() };
         let json = serde_json::to_vec(&content).map_err(|_| fmt::Error)?;
@@ -70,7 +70,7 @@ impl fmt::Display for JoinWord {
     }
 }
 
-impl fmt::Debug for JoinWord {
+impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The connection string holds a key.
         write!(f, "JoinWord of {}", self.upstream.device_id)
@@ -81,8 +81,8 @@ impl fmt::Debug for JoinWord {
 mod tests {
     use super::*;
 
-    fn word() -> JoinWord {
-        JoinWord {
+    fn sample() -> JoinToken {
+        JoinToken {
             upstream: "HostName=central.example:8884;DeviceId=gw-1;SharedAccessKey=YWJj".parse().unwrap(),
             ca_pem: "-----BEGIN CERTIFICATE-----\nYWJj\n-----END CERTIFICATE-----\n".into(),
         }
@@ -90,22 +90,22 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_read_again_and_is_one_word_for_a_shell() {
-        let text = word().to_string();
-        assert_eq!(format!(" {text}\n").parse::<JoinWord>().unwrap(), word());
+        let text = sample().to_string();
+        assert_eq!(format!(" {text}\n").parse::<JoinToken>().unwrap(), sample());
         assert!(text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)), "{text}");
-        assert!(!format!("{:?}", word()).contains("YWJj"));
+        assert!(!format!("{:?}", sample()).contains("YWJj"));
     }
 
     #[test]
-    fn a_word_that_is_cut_anywhere_is_refused_and_not_shown() {
-        let text = word().to_string();
+    fn a_join_token_that_is_cut_anywhere_is_refused_and_not_shown() {
+        let text = sample().to_string();
         for end in 0..text.len() {
-            let error = text[..end].parse::<JoinWord>().unwrap_err();
-            let expected = if end < PREFIX.len() { JoinWordError::Prefix } else { JoinWordError::Damaged };
+            let error = text[..end].parse::<JoinToken>().unwrap_err();
+            let expected = if end < PREFIX.len() { JoinTokenError::Prefix } else { JoinTokenError::Damaged };
             assert_eq!(error, expected, "cut at {end}");
         }
         let other = URL_SAFE_NO_PAD.encode(r#"{"upstream": "HostName=c;DeviceId=gw", "ca": ""}"#);
-        let error = format!("{PREFIX}{other}").parse::<JoinWord>().unwrap_err();
-        assert!(matches!(error, JoinWordError::Upstream(_)), "{error}");
+        let error = format!("{PREFIX}{other}").parse::<JoinToken>().unwrap_err();
+        assert!(matches!(error, JoinTokenError::Upstream(_)), "{error}");
     }
 }

@@ -174,7 +174,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_limits_leave_room_for_what_wrappers_add() {
+    fn the_limits_leave_space_for_what_wrappers_add() {
         // The widest: a journal entry, an answer, its payload; a manifest's section in a deployment.
         const { assert!(DEPTH_MAX + 8 <= LINK_DEPTH_MAX && LINK_DEPTH_MAX + 16 <= 127) }
     }

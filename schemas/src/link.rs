@@ -33,16 +33,16 @@ pub struct Hello {
     /// Asks for central's time under this number. None of an older gateway, and none is answered by an older central.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[serde(rename = "asksTime")]
-    pub asks_time: Option<u64>,
+    pub time_request: Option<u64>,
 }
 
-/// central's time, in answer to [`Hello::asks_time`].
+/// central's time, in answer to [`Hello::time_request`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CentralTime {
     /// Number of the question.
     #[serde(rename = "asksTime")]
-    pub asks_time: u64,
+    pub time_request: u64,
     /// Milliseconds since the Unix epoch, read between the question's arrival and this answer.
     pub now_ms: u64,
 }

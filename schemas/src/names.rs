@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_users_clients_are_told_apart_and_no_device_or_module_can_be_one() {
+    fn a_local_users_clients_are_distinguished_and_no_device_or_module_can_be_one() {
         let plc: UserName = "plc1".parse().unwrap();
         let identity = |client_id: &str| Identity::user(&plc, client_id);
         assert_eq!(identity("press-1").unwrap().to_string(), "$user:plc1/press-1");

@@ -6,27 +6,27 @@
 use serde_json::{Map, Value};
 
 /// Stands for a secret. It has no characters that JSON encoders must escape.
-pub const MARK: &str = "***redacted***";
+pub const REDACTED: &str = "***redacted***";
 
 /// JSON in a text in JSON in a text is searched this deep, as deep as central redacts it.
 const TEXTS_MAX: u8 = 4;
 
-/// Path of the first text or name that holds [`MARK`], its parts joined with dots and empty for the value itself; `None` when
+/// Path of the first text or name that holds [`REDACTED`], its parts joined with dots and empty for the value itself; `None` when
 /// there is none. JSON inside of texts is searched, and `createOptions` in parts as the text that the parts make.
 ///
 /// The document must have a bounded depth: [`crate::json`].
-pub fn find_mark(value: &Value) -> Option<String> {
+pub fn find_redacted(value: &Value) -> Option<String> {
     find(value, 0)
 }
 
-/// As [`find_mark`], in the members of an object.
-pub fn find_mark_in(members: &Map<String, Value>) -> Option<String> {
+/// As [`find_redacted`], in the members of an object.
+pub fn find_redacted_in(members: &Map<String, Value>) -> Option<String> {
     find_in(members, 0)
 }
 
 fn find(value: &Value, texts: u8) -> Option<String> {
     match value {
-        Value::String(text) => has_mark(text, texts).then(String::new),
+        Value::String(text) => has_redacted(text, texts).then(String::new),
         Value::Array(items) => {
             items.iter().enumerate().find_map(|(at, item)| below(&at.to_string(), item, texts))
         }
@@ -37,7 +37,7 @@ fn find(value: &Value, texts: u8) -> Option<String> {
 
 fn find_in(members: &Map<String, Value>, texts: u8) -> Option<String> {
     let found = members.iter().find_map(|(name, value)| {
-        if name.contains(MARK) { Some(name.clone()) } else { below(name, value, texts) }
+        if name.contains(REDACTED) { Some(name.clone()) } else { below(name, value, texts) }
     });
     found.or_else(|| find_in_parts(members, texts))
 }
@@ -47,8 +47,8 @@ fn below(name: &str, value: &Value, texts: u8) -> Option<String> {
     Some(if below.is_empty() { name.to_owned() } else { format!("{name}.{below}") })
 }
 
-fn has_mark(text: &str, texts: u8) -> bool {
-    if text.contains(MARK) {
+fn has_redacted(text: &str, texts: u8) -> bool {
+    if text.contains(REDACTED) {
         return true;
     }
     // Encoders may escape any character, and each text in a text escapes once more.
@@ -75,7 +75,7 @@ fn find_in_parts(members: &Map<String, Value>, texts: u8) -> Option<String> {
         let (path, ..) = parts[0];
         let field =
             if path.is_empty() { "createOptions".to_owned() } else { format!("{path}.createOptions") };
-        has_mark(&whole, texts).then_some(field)
+        has_redacted(&whole, texts).then_some(field)
     })
 }
 
@@ -86,22 +86,22 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_path_of_the_mark_is_told_wherever_it_stands() {
-        let marked = json!({"a": [{"b": {"c": format!("x {MARK}")}}]});
-        assert_eq!(find_mark(&marked).as_deref(), Some("a.0.b.c"));
-        assert_eq!(find_mark(&json!({ MARK: 1 })).as_deref(), Some(MARK));
-        assert_eq!(find_mark(&json!(MARK)).as_deref(), Some(""));
-        assert_eq!(find_mark(&json!({"a": ["redacted", "*** redacted ***"]})), None);
+    fn the_path_of_the_redaction_is_reported_wherever_it_is() {
+        let redacted = json!({"a": [{"b": {"c": format!("x {REDACTED}")}}]});
+        assert_eq!(find_redacted(&redacted).as_deref(), Some("a.0.b.c"));
+        assert_eq!(find_redacted(&json!({ REDACTED: 1 })).as_deref(), Some(REDACTED));
+        assert_eq!(find_redacted(&json!(REDACTED)).as_deref(), Some(""));
+        assert_eq!(find_redacted(&json!({"a": ["redacted", "*** redacted ***"]})), None);
     }
 
     proptest! {
         /// Text in text in text, escaped in any way, and cut into parts anywhere.
         #[test]
-        fn create_options_hide_no_mark_however_they_are_written(
+        fn create_options_hide_no_redaction_however_they_are_written(
             texts in 0u8..3, escaped in any::<bool>(), cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..4),
             prefix in "[a-z]{0,40}",
         ) {
-            let mut text = json!({"Env": [format!("{prefix}={MARK}")]}).to_string();
+            let mut text = json!({"Env": [format!("{prefix}={REDACTED}")]}).to_string();
             if escaped {
                 text = text.replace('*', "\\u002a");
             }
@@ -116,7 +116,7 @@ mod tests {
                 let name = if n == 0 { "createOptions".to_owned() } else { format!("createOptions{n:02}") };
                 settings.insert(name, text[cut[0]..cut[1]].into());
             }
-            let found = find_mark(&json!({"settings": settings}));
+            let found = find_redacted(&json!({"settings": settings}));
             prop_assert!(found.as_deref().is_some_and(|path| path.starts_with("settings.createOptions")), "{found:?}");
         }
     }

@@ -12,12 +12,12 @@ use schemas::manifest::document::Document;
 use schemas::status::{EdgeAgentReport, EdgeHubReport};
 use serde_json::{Value, json};
 
-fn room() -> &'static Path {
+fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
 fn manifest_schema() -> jsonschema::Validator {
-    let schema = fs::read(room().join("json/manifest.json")).unwrap();
+    let schema = fs::read(folder().join("json/manifest.json")).unwrap();
     jsonschema::validator_for(&serde_json::from_slice(&schema).unwrap()).unwrap()
 }
 
@@ -28,7 +28,7 @@ fn the_json_schemas_are_those_of_the_types() {
         ("edge-agent-reported.json", schemars::schema_for!(EdgeAgentReport)),
         ("edge-hub-reported.json", schemars::schema_for!(EdgeHubReport)),
     ] {
-        let file = room().join("json").join(name);
+        let file = folder().join("json").join(name);
         let text = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
         if std::env::var_os("LINESIDE_WRITE_GOLDEN").is_some() {
             fs::write(&file, &text).unwrap();
@@ -46,7 +46,7 @@ fn the_json_schemas_are_those_of_the_types() {
 #[test]
 fn every_manifest_that_runs_is_valid() {
     let schema = manifest_schema();
-    for entry in fs::read_dir(room().join("../manifests")).unwrap() {
+    for entry in fs::read_dir(folder().join("../manifests")).unwrap() {
         let file = entry.unwrap().path();
         if file.extension().is_some_and(|extension| extension == "json") {
             let document: Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();

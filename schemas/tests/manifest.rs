@@ -312,7 +312,7 @@ fn a_manifest_without_a_mistake_has_no_warnings_and_never_more_than_can_be_read(
 }
 
 #[test]
-fn a_document_in_which_a_key_stands_twice_is_refused_by_name() {
+fn a_document_in_which_a_key_occurs_twice_is_refused_by_name() {
     let error = Manifest::document(br#"{"modulesContent": {"$edgeHub": {}, "$edgeHub": {}}}"#).unwrap_err();
     assert!(error.to_string().contains("key `$edgeHub`: it appears twice in one object"), "{error}");
 }

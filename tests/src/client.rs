@@ -95,7 +95,7 @@ impl Client {
     }
 
     /// Gives it one line.
-    pub async fn tell(&mut self, command: &Value) -> Result<()> {
+    pub async fn command(&mut self, command: &Value) -> Result<()> {
         let input = self.input.as_mut().with_context(|| format!("{} was told to end already", self.name))?;
         input
             .write_all(format!("{command}\n").as_bytes())

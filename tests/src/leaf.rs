@@ -150,7 +150,7 @@ async fn connection(
     mut stopped: watch::Receiver<bool>,
 ) -> u64 {
     let (client, mut events) = options.client(WINDOW);
-    let mut handed_over: VecDeque<u64> = VecDeque::new();
+    let mut submitted: VecDeque<u64> = VecDeque::new();
     let mut in_flight: Vec<(u16, u64)> = Vec::new();
     let mut is_connected = false;
     let mut ticks = tokio::time::interval(options.interval);
@@ -167,9 +167,9 @@ async fn connection(
             }
         }
     });
-    while !(is_stopping && handed_over.is_empty() && in_flight.is_empty()) {
+    while !(is_stopping && submitted.is_empty() && in_flight.is_empty()) {
         tokio::select! {
-            _ = ticks.tick(), if is_connected && !is_stopping && handed_over.len() + in_flight.len() < usize::from(WINDOW) => {
+            _ = ticks.tick(), if is_connected && !is_stopping && submitted.len() + in_flight.len() < usize::from(WINDOW) => {
                 let mut bag = PropertyBag::new();
                 bag.set(schemas::bag::system::CONTENT_TYPE, "application/json");
                 bag.set(schemas::bag::system::CONTENT_ENCODING, "utf-8");
@@ -182,7 +182,7 @@ async fn connection(
                 if client.publish(topic, QoS::AtLeastOnce, false, body).await.is_err() {
                     break;
                 }
-                handed_over.push_back(next);
+                submitted.push_back(next);
                 next += 1;
             }
             event = incoming.recv() => match event {
@@ -191,7 +191,7 @@ async fn connection(
                     seen.send_modify(|seen| seen.connections += 1);
                 }
                 Some(Ok(Event::Outgoing(Outgoing::Publish(id)))) => {
-                    let number = handed_over.pop_front().expect("each outgoing publish was handed over before");
+                    let number = submitted.pop_front().expect("each outgoing publish was handed over before");
                     in_flight.push((id, number));
                 }
                 Some(Ok(Event::Incoming(Packet::PubAck(ack)))) => {
@@ -207,7 +207,7 @@ async fn connection(
         }
     }
     pump.abort();
-    seen.send_modify(|seen| seen.unknown.extend(handed_over.iter().chain(in_flight.iter().map(|(_, n)| n))));
+    seen.send_modify(|seen| seen.unknown.extend(submitted.iter().chain(in_flight.iter().map(|(_, n)| n))));
     if !is_connected && !is_stopping {
         // Nobody listens at the moment: the next attempt waits its interval, as a device's would.
         tokio::time::sleep(options.interval.max(Duration::from_millis(100))).await;

@@ -60,7 +60,7 @@ pub struct Line {
     far_device: String,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
-    carrier: Option<JoinHandle<()>>,
+    relay: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -96,7 +96,7 @@ impl Line {
         });
         let (stop, stopped) = watch::channel(false);
         let (opened, is_open) = std::sync::mpsc::channel();
-        let carrier = {
+        let relay = {
             let (shared, near, far) = (shared.clone(), near_device.clone(), far_device.clone());
             // A thread of its own: what a test does must not make the line longer.
             std::thread::Builder::new()
@@ -111,7 +111,7 @@ impl Line {
             far_device: far_device.clone(),
             shared,
             stop,
-            carrier: Some(carrier),
+            relay: Some(relay),
         };
         is_open.recv().context("the line's thread ended")?.context("opening TUN devices, as root")?;
         let beside = (device("v"), device("w"));
@@ -181,8 +181,8 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         self.stop.send_replace(true);
-        if let Some(carrier) = self.carrier.take() {
-            let _ = carrier.join();
+        if let Some(relay) = self.relay.take() {
+            let _ = relay.join();
         }
         let _ = ip(&["netns", "del", &self.name]);
     }

@@ -148,8 +148,8 @@ async fn block_unblock_and_new_keys_take_effect_on_the_live_connection_within_a_
     };
     let new_key = STANDARD.encode([9; 32]);
     let new_key = ends_soon(Held::new(&leaf).await, async {
-        let wish = json!({"symmetricKey": {"primaryKey": new_key}});
-        rest.patch(attestation, &wish).await.unwrap();
+        let request = json!({"symmetricKey": {"primaryKey": new_key}});
+        rest.patch(attestation, &request).await.unwrap();
     })
     .await;
     at_once(&[blocked, blocked_here, new_key]);
@@ -160,7 +160,7 @@ async fn block_unblock_and_new_keys_take_effect_on_the_live_connection_within_a_
 }
 
 #[tokio::test]
-async fn centrals_own_door_lets_go_of_a_blocked_device_and_of_a_changed_key_within_a_second() {
+async fn centrals_mqtt_server_lets_go_of_a_blocked_device_and_of_a_changed_key_within_a_second() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::new(dir.path(), "unused", false).unwrap();
     site.start_central().await.unwrap();
@@ -514,8 +514,8 @@ async fn a_device_proves_itself_by_certificate_until_it_is_taken_back() {
 
     // By thumbprint and by authority, added on the gateway.
     let own = ca.device("any name");
-    let mark = Thumbprint::sha256(own.0.der()).to_string();
-    let added = agent(&site, &["device", "add", "by-mark", "--x509-thumbprint", &mark]).await;
+    let thumbprint = Thumbprint::sha256(own.0.der()).to_string();
+    let added = agent(&site, &["device", "add", "by-mark", "--x509-thumbprint", &thumbprint]).await;
     assert!(added["connectionString"].as_str().unwrap().contains("x509=true"));
     agent(&site, &["device", "add", "by-ca", "--x509-ca"]).await;
     assert!(comes_in("by-mark", &own).await.is_some());
@@ -530,8 +530,8 @@ async fn a_device_proves_itself_by_certificate_until_it_is_taken_back() {
     let rest = site.rest().unwrap().clone();
     let attest = async |pem: String| {
         let primary = json!({"primary": {"certificate": pem}});
-        let wish = json!({"type": "x509", "x509": {"clientCertificates": primary}});
-        rest.put("/api/devices/leaf-one/attestation", &wish).await.unwrap();
+        let request = json!({"type": "x509", "x509": {"clientCertificates": primary}});
+        rest.put("/api/devices/leaf-one/attestation", &request).await.unwrap();
     };
     let (first, second) = (ca.device("leaf-one"), ca.device("leaf-one"));
     let to_first = ends_soon(Held::new(&leaf).await, attest(first.0.pem())).await;
@@ -545,8 +545,8 @@ async fn a_device_proves_itself_by_certificate_until_it_is_taken_back() {
     let by_sha1 = async |der: &[u8]| {
         let sha1 = Thumbprint::Sha1(Fingerprint::of(der).sha1).to_string();
         let info = json!({"primary": {"info": {"sha1Thumbprint": sha1}}});
-        let wish = json!({"type": "x509", "x509": {"clientCertificates": info}});
-        rest.put("/api/devices/leaf-one/attestation", &wish).await.unwrap();
+        let request = json!({"type": "x509", "x509": {"clientCertificates": info}});
+        rest.put("/api/devices/leaf-one/attestation", &request).await.unwrap();
     };
     let held = comes_in("leaf-one", &second).await.unwrap();
     let to_first_sha1 = ends_soon(held, by_sha1(first.0.der())).await;
@@ -620,12 +620,12 @@ fn of_gateway(
     let read = |file: &str| std::fs::read_to_string(site.dir.join("gateway").join(file)).unwrap();
     let key = rcgen::KeyPair::from_pem(&read("ca-key.pem")).unwrap();
     let issuer = rcgen::Issuer::from_ca_cert_pem(&read("ca.pem"), key).unwrap();
-    let mut wanted = certificate(name);
-    wanted.subject_alt_names =
+    let mut parameters = certificate(name);
+    parameters.subject_alt_names =
         uri.map(|uri| rcgen::SanType::URI(uri.try_into().unwrap())).into_iter().collect();
-    wanted.extended_key_usages = vec![purpose];
+    parameters.extended_key_usages = vec![purpose];
     let own = rcgen::KeyPair::generate().unwrap();
-    (wanted.signed_by(&own, &issuer).unwrap(), own)
+    (parameters.signed_by(&own, &issuer).unwrap(), own)
 }
 
 #[tokio::test]
@@ -657,11 +657,11 @@ async fn a_module_comes_in_by_its_identity_certificate_and_by_no_forged_one_unti
     let uri = |module: &str| format!("azureiot://{hub}/devices/module-gateway/modules/{module}");
     let stranger = DeviceCa::new();
     let forged = {
-        let mut wanted = certificate("module-gateway/filter");
-        wanted.extended_key_usages = vec![client.clone()];
+        let mut parameters = certificate("module-gateway/filter");
+        parameters.extended_key_usages = vec![client.clone()];
         let key = rcgen::KeyPair::generate().unwrap();
         let issuer = rcgen::Issuer::from_params(&stranger.params, &stranger.key);
-        (wanted.signed_by(&key, &issuer).unwrap(), key)
+        (parameters.signed_by(&key, &issuer).unwrap(), key)
     };
     for (what, id, shown, is_let_in) in [
         (

@@ -144,10 +144,10 @@ async fn accepted_is_arrived_and_lost_for_each_device_and_central_knows_every_lo
     .await
     .unwrap();
 
-    let told = rest.get("/api/ext/devices/audit-gateway/losses/totals").await.unwrap();
+    let totals = rest.get("/api/ext/devices/audit-gateway/losses/totals").await.unwrap();
     let status = site.agent_json(&["status"]).await.unwrap();
     for (cause, count) in status["lostByCause"].as_object().unwrap() {
-        assert_eq!(told["byCause"].get(cause).unwrap_or(&json!(0)), count, "{cause}: {told} {status}");
+        assert_eq!(totals["byCause"].get(cause).unwrap_or(&json!(0)), count, "{cause}: {totals} {status}");
     }
     for ((device, name), seen) in DEVICES.into_iter().zip(seen) {
         let queue = queue(&site, name).await;
@@ -171,10 +171,10 @@ async fn accepted_is_arrived_and_lost_for_each_device_and_central_knows_every_lo
         let known: BTreeSet<u64> = seen.acknowledged.union(&seen.unknown).copied().collect();
         assert!(arrived.is_subset(&known), "{device}: {:?}", arrived.difference(&known));
         // And by what central was told, for the device alone. Whose a damaged message was, nobody can read.
-        let told = rest.get(&format!("/api/ext/devices/{device}/losses/totals")).await.unwrap();
+        let totals = rest.get(&format!("/api/ext/devices/{device}/losses/totals")).await.unwrap();
         for cause in ["expired", "evicted", "refused"] {
-            let of_device = told["byCause"].get(cause).map_or(0, count);
-            assert_eq!(of_device, count(&queue["lost"][cause]), "{device} {cause}: {told}");
+            let of_device = totals["byCause"].get(cause).map_or(0, count);
+            assert_eq!(of_device, count(&queue["lost"][cause]), "{device} {cause}: {totals}");
         }
     }
     let damaged = count_of(&status, "damaged");

@@ -48,12 +48,12 @@ async fn a_stopped_and_a_killed_daemon_a_wrong_key_and_a_refused_leaf_are_found(
     assert_eq!((&refused["from"], &refused["protocol"]), (&"127.0.0.1".into(), &"MQTT 3.1.1".into()));
     assert_eq!(finding(&site, "refusals").await["level"], "warn");
     let rest = site.rest().unwrap().clone();
-    let told = eventually("central is told of the refusal", STEP, || async {
+    let shown_there = eventually("central is told of the refusal", STEP, || async {
         let status = rest.get("/api/ext/devices/gw-check/status").await?;
-        let told = status["health"]["refusals"][0].clone();
-        Ok((told["identity"] == "press-1").then_some(told))
+        let shown_there = status["health"]["refusals"][0].clone();
+        Ok((shown_there["identity"] == "press-1").then_some(shown_there))
     });
-    assert!(told.await.unwrap()["why"].as_str().unwrap().contains("another key"));
+    assert!(shown_there.await.unwrap()["why"].as_str().unwrap().contains("another key"));
 
     signal(&site, "-STOP");
     let stopped = finding(&site, "daemon").await;
@@ -105,15 +105,15 @@ async fn a_warning_of_a_manifest_from_central_is_logged_once_and_shown_by_centra
         rest.put(&format!("/api/deploymentManifests/{id}"), &manifest).await.unwrap();
         rest.patch("/api/devices/gw-warned", &json!({"deploymentManifest": {"id": id}})).await.unwrap();
     };
-    let shown = async |wanted: &str| {
-        let told = eventually("central shows the warnings", STEP, || async {
+    let shown = async |text: &str| {
+        let shown_there = eventually("central shows the warnings", STEP, || async {
             let status = rest.get("/api/ext/devices/gw-warned/status").await?;
             let version = rest.get("/api/ext/devices/gw-warned/twin?module=%24edgeAgent").await?;
             let is_in_force = version["reported"]["lastDesiredVersion"] == version["desired"]["$version"]
-                && status["manifestWarnings"].to_string().contains(wanted);
+                && status["manifestWarnings"].to_string().contains(text);
             Ok(is_in_force.then(|| status["manifestWarnings"].clone()))
         });
-        told.await.unwrap()
+        shown_there.await.unwrap()
     };
     let module = json!({
         "type": "docker", "status": "stopped", "restartPolicy": "never",

@@ -73,7 +73,7 @@ async fn what_was_taken_by_a_wrong_clock_reaches_central_with_its_right_time() {
 
 /// As an operator asks: the gateway's clock is two minutes ahead of central's, and is set right.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn status_and_check_tell_how_far_the_clock_is_from_centrals() {
+async fn status_and_check_say_how_far_the_clock_is_from_centrals() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::new(dir.path(), "offset", false).unwrap();
     let clock = FakeClock::of_gateway(&mut site, dir.path()).unwrap();
@@ -83,17 +83,20 @@ async fn status_and_check_tell_how_far_the_clock_is_from_centrals() {
         // The clock is asked for at each start, and every ten minutes.
         clock.set(offset).unwrap();
         site.start_agent().await.unwrap();
-        let told = eventually("the offset against central", Duration::from_secs(60), || async {
+        let measured = eventually("the offset against central", Duration::from_secs(60), || async {
             let status = site.agent_json(&["status"]).await?;
             let clock = &status["upstream"]["clock"];
             Ok(clock["aheadMs"].as_i64().zip(clock["withinMs"].as_i64()))
         });
-        let (told, within) = told.await.unwrap();
+        let (measured, within) = measured.await.unwrap();
         // As well as it could be measured by a question and its answer, and what two programs' clocks of whole milliseconds may differ.
-        assert!((told - ahead_ms).abs() <= within + 10, "{offset}: {told} ms, measured to {within} ms");
+        assert!(
+            (measured - ahead_ms).abs() <= within + 10,
+            "{offset}: {measured} ms, measured to {within} ms"
+        );
         let finding = finding(&site, "clock-offset").await;
         assert_eq!(finding["level"], level, "{finding}");
-        let direction = if told > 0 { "ahead of central's" } else { "behind central's" };
+        let direction = if measured > 0 { "ahead of central's" } else { "behind central's" };
         assert!(finding["evidence"].as_str().unwrap().contains(direction), "{finding}");
         site.stop_agent().await.unwrap();
     }

@@ -124,9 +124,9 @@ async fn messages_reach_a_leaf_that_was_away_although_both_programs_are_killed()
     }
     until(&site, &["delivered"; 3]).await;
     let feedback = site.rest().unwrap().get("/api/ext/messages/feedback").await.unwrap();
-    let told: Vec<&Value> =
+    let outcomes: Vec<&Value> =
         feedback["value"].as_array().unwrap().iter().map(|record| &record["statusCode"]).collect();
-    assert_eq!(told, ["Success"; 3]);
+    assert_eq!(outcomes, ["Success"; 3]);
 
     // Once more for a leaf that listens, then what expires and what is purged while it is away.
     send(&site, json!({"bodyText": "now"})).await;

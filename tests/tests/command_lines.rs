@@ -117,7 +117,7 @@ fn with_variable(name: &str, dir: &Path, variable: &str, value: &str) -> String 
 }
 
 #[test]
-fn both_programs_read_the_same_variable_in_the_same_way() {
+fn both_programs_read_the_same_variable_alike() {
     let dir = tempfile::tempdir().unwrap();
     for name in PROGRAMS {
         let prefix = name.replace('-', "_").to_uppercase();

@@ -98,7 +98,7 @@ async fn templates_are_imported_edited_with_their_impact_versioned_assigned_and_
 }
 
 #[tokio::test]
-async fn a_thousand_devices_are_imported_with_three_bad_lines_told_and_exported_with_keys() {
+async fn a_thousand_devices_are_imported_with_three_bad_lines_reported_and_exported_with_keys() {
     let dir = tempfile::tempdir().unwrap();
     let site = central_alone(dir.path()).await;
     play(&site, "console_import.js", json!({})).await;
@@ -157,7 +157,7 @@ async fn enrol(site: &Site) {
         .unwrap();
         let how = json!({"host": "localhost", "scope": group["idScope"], "id": id, "ca": site.central_ca(),
             "group_key": group["attestation"]["symmetricKey"]["primaryKey"]});
-        client.tell(&how).await.unwrap();
+        client.command(&how).await.unwrap();
         client.event("enrolling", CONNECTED).await.unwrap();
         clients.push(client);
     }

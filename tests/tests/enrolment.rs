@@ -17,8 +17,8 @@ const STEP: Duration = Duration::from_secs(60);
 /// Makes an enrolment group and says how a device enrols by it.
 async fn how(site: &Site, id: &str) -> Value {
     let rest = site.rest().unwrap();
-    let wish = json!({"attestation": {"type": "symmetricKey"}});
-    let group = rest.put("/api/enrollmentGroups/line", &wish).await.unwrap();
+    let request = json!({"attestation": {"type": "symmetricKey"}});
+    let group = rest.put("/api/enrollmentGroups/line", &request).await.unwrap();
     json!({
         "host": "localhost",
         "scope": group["idScope"],
@@ -31,9 +31,9 @@ async fn how(site: &Site, id: &str) -> Value {
 async fn x509_group(site: &Site, gateways: &[&str]) -> Ca {
     let rest = site.rest().unwrap();
     let ca = Ca::new("devices of line 2", None);
-    let wish = json!({"gateways": gateways, "attestation": {"type": "x509", "x509": {"signingCertificates": {
+    let request = json!({"gateways": gateways, "attestation": {"type": "x509", "x509": {"signingCertificates": {
         "primary": {"verified": false, "certificate": STANDARD.encode(&ca.pem)}}}}});
-    rest.put("/api/enrollmentGroups/line-2", &wish).await.unwrap();
+    rest.put("/api/enrollmentGroups/line-2", &request).await.unwrap();
     let primary = "/api/enrollmentGroups/line-2/certificates/primary";
     let code = rest.post(&format!("{primary}/generateVerificationCode"), &json!({})).await.unwrap();
     let (proof, _) = ca.leaf(code["verificationCode"].as_str().unwrap());
@@ -99,7 +99,7 @@ async fn enrol_with(site: &Site, kind: Kind, how: &Value) -> Client {
     let mut command = kind.command(script).unwrap();
     command.env("NODE_EXTRA_CA_CERTS", how["ca"].as_str().unwrap());
     let mut client = Client::start("the enrolling device", command, &site.dir.join("enrol.log")).unwrap();
-    client.tell(how).await.unwrap();
+    client.command(how).await.unwrap();
     client.event("enrolling", STEP).await.unwrap();
     client
 }
@@ -212,7 +212,7 @@ async fn a_device_waits_behind_its_gateway_until_it_is_approved_and_another_is_r
 }
 
 #[tokio::test]
-async fn a_device_enrols_at_centrals_own_door() {
+async fn a_device_enrols_at_centrals_mqtt_server() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::new(dir.path(), "no-gateway", false).unwrap();
     // The SDK knows no other port.
@@ -293,7 +293,7 @@ async fn devices_of_both_sdks_enrol_by_certificate_or_key_through_a_gateway() {
 }
 
 #[tokio::test]
-async fn devices_of_both_sdks_enrol_by_certificate_or_key_at_centrals_own_door() {
+async fn devices_of_both_sdks_enrol_by_certificate_or_key_at_centrals_mqtt_server() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::new(dir.path(), "no-gateway", false).unwrap();
     site.central_mqtts = 8883;

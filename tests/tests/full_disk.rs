@@ -191,12 +191,12 @@ async fn a_disk_that_fills_costs_what_matters_least_first_and_recovers_by_itself
     alarms.acknowledged += more.acknowledged;
     assert_eq!(queue(&site, "upstream@0.refuse").await["room"], "enough");
     let log = site.agent_log();
-    for words in [
+    for phrase in [
         "is full and refuses new messages",
         "queue accepts messages again",
         "the oldest records of a queue were dropped",
     ] {
-        assert!(log.contains(words), "the log does not say: {words}");
+        assert!(log.contains(phrase), "the log does not say: {phrase}");
     }
 
     // The books, over a SIGKILL: what was acknowledged waits, or is told as lost.

@@ -150,9 +150,9 @@ async fn a_module_calls_a_leaf_device_and_gets_the_answer_and_everybody_else_the
         assert!(found == status && message.contains(part), "{path} of {who}: {found} {answer}");
     }
     // New certificate files are served without a restart, by the change and by SIGHUP.
-    let told =
+    let signalled =
         std::process::Command::new("kill").arg("-HUP").arg(site.agent_id().unwrap().to_string()).status();
-    assert!(told.unwrap().success());
+    assert!(signalled.unwrap().success());
     eventually("SIGHUP is logged", STEP, || async { Ok(site.agent_log().contains("SIGHUP").then_some(())) })
         .await
         .unwrap();
@@ -320,8 +320,8 @@ async fn only_modules_of_the_gateway_call_and_only_what_listens_behind_it() {
 
     // Operators, by their role; and the module no more once it is not deployed.
     let echo = json!({"request": 1, "responseTimeout": 5});
-    let called = rest.post("/api/devices/leaf/commands/echo", &echo).await.unwrap();
-    assert_eq!(called["responseCode"], 200);
+    let answered = rest.post("/api/devices/leaf/commands/echo", &echo).await.unwrap();
+    assert_eq!(answered["responseCode"], 200);
     let mut none = manifest();
     none["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"] = json!({});
     std::fs::write(&file, none.to_string()).unwrap();

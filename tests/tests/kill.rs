@@ -69,7 +69,7 @@ async fn paho(site: &Site, login: &Login, end: &str, qos: u8) -> Client {
         "end": end, "client_id": login.client_id, "user": user, "password": password,
         "port": site.gateway_mqtt, "topic": TOPIC, "qos": qos, "pace_secs": PACE.as_secs_f64(),
     });
-    client.tell(&how).await.unwrap();
+    client.command(&how).await.unwrap();
     client
 }
 
@@ -101,19 +101,19 @@ impl Publisher {
             }
         });
         tokio::spawn(async move {
-            let (mut next, mut under_way) = (1, BTreeMap::new());
+            let (mut next, mut in_progress) = (1, BTreeMap::new());
             loop {
                 match events.poll().await {
                     // An identifier that is under way already is sent again after a new connection.
                     Ok(Event::Outgoing(Outgoing::Publish(id))) => {
-                        under_way.entry(id).or_insert_with(|| {
+                        in_progress.entry(id).or_insert_with(|| {
                             next += 1;
                             next - 1
                         });
                     }
                     Ok(Event::Incoming(Packet::PubAck(rumqttc::PubAck { pkid })))
                     | Ok(Event::Incoming(Packet::PubComp(rumqttc::PubComp { pkid }))) => {
-                        let Some(number) = under_way.remove(&pkid) else { continue };
+                        let Some(number) = in_progress.remove(&pkid) else { continue };
                         seen.send_modify(|seen| {
                             seen.insert(number);
                         });
@@ -146,7 +146,7 @@ impl Publisher {
     async fn stop(self) -> BTreeSet<u64> {
         match self {
             Self::Paho(mut client) => {
-                client.tell(&json!({"do": "stop"})).await.unwrap();
+                client.command(&json!({"do": "stop"})).await.unwrap();
                 let result = client.event("result", STEP).await.unwrap();
                 client.end(STEP).await.unwrap();
                 numbers(&result["acknowledged"])
@@ -192,7 +192,7 @@ async fn stream(
     // What was acknowledged is on its way: it has arrived when nothing more does.
     let (mut arrived, mut twice) = (BTreeSet::new(), BTreeSet::new());
     for _ in 0..120 {
-        subscriber.tell(&json!({"do": "report"})).await.unwrap();
+        subscriber.command(&json!({"do": "report"})).await.unwrap();
         let report = subscriber.event("arrived", STEP).await.unwrap();
         (arrived, twice) = (numbers(&report["numbers"]), numbers(&report["twice"]));
         if acknowledged.is_subset(&arrived) {

@@ -148,10 +148,10 @@ impl Plant {
                 disordered.push(id.clone());
             }
         }
-        let (carried, swallowed) = self.line.counts();
+        let (carried, discarded) = self.line.counts();
         println!(
             "{what}: acknowledged {acknowledged}, arrived {arrived}, lost {}, twice {}, out of order {}; backlog gone after \
-             {drained:.1?}; packets carried {carried}, lost on the line {swallowed}",
+             {drained:.1?}; packets carried {carried}, lost on the line {discarded}",
             lost.len(),
             twice.len(),
             disordered.len()
@@ -213,7 +213,7 @@ async fn a_line_that_goes_off_and_on_brings_everything_and_the_gateway_rests_mea
 }
 
 #[tokio::test]
-async fn a_connection_that_swallows_everything_is_given_up_within_a_keep_alive_and_made_anew() {
+async fn a_connection_that_discards_everything_is_given_up_within_a_keep_alive_and_made_anew() {
     let dir = tempfile::tempdir().unwrap();
     let mut plant = Plant::new(dir.path()).await;
     plant.talk(5, Duration::from_millis(50)).await;
@@ -246,7 +246,7 @@ async fn a_connection_that_swallows_everything_is_given_up_within_a_keep_alive_a
 }
 
 #[tokio::test]
-async fn a_name_that_does_not_resolve_is_asked_again_and_central_may_move() {
+async fn a_name_that_does_not_resolve_is_resolved_again_and_central_may_move() {
     let dir = tempfile::tempdir().unwrap();
     let mut plant = Plant::laid_out(dir.path(), Some(NAME));
     let names = NameServer::start(Answer::Address(plant.line.far)).await.unwrap();

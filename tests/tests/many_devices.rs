@@ -48,11 +48,11 @@ async fn register(rest: Rest, gateway: String, port: u16, id: String) -> anyhow:
 /// The devices that central says are not connected.
 async fn absent(rest: &Rest, ids: &[String]) -> BTreeSet<String> {
     let rest = rest.clone();
-    let asked = each(ids.to_vec(), move |id| {
+    let answers = each(ids.to_vec(), move |id| {
         let rest = rest.clone();
         async move { Ok((rest.get(&format!("/api/ext/devices/{id}/status")).await?["connected"] == true, id)) }
     });
-    asked.await.unwrap().into_iter().filter(|(is_connected, _)| !is_connected).map(|(_, id)| id).collect()
+    answers.await.unwrap().into_iter().filter(|(is_connected, _)| !is_connected).map(|(_, id)| id).collect()
 }
 
 async fn is_connected(rest: &Rest, id: &str, expected: bool) {

@@ -63,7 +63,7 @@ async fn everything_works(
     from: &str,
     to: &str,
     heard: &mut Client,
-    told: &mut Client,
+    receiver: &mut Client,
     round: u64,
 ) {
     let rest = site.rest().unwrap().clone();
@@ -104,7 +104,7 @@ async fn everything_works(
     // A wish of central's arrives as a patch, and what the module reports arrives in central.
     let path = format!("/api/devices/{gateway}/modules/{from}/properties");
     rest.patch(&path, &json!({"round": round})).await.unwrap();
-    told.event_where("desired", STEP, |event| event["patch"]["round"] == round).await.unwrap();
+    receiver.event_where("desired", STEP, |event| event["patch"]["round"] == round).await.unwrap();
     call(&rest, gateway, from, "do", &json!({"do": "report", "patch": {"round": round}})).await;
     eventually("the reported section in central", STEP, || async {
         let twin = rest.get(&format!("/api/ext/devices/{gateway}/twin?module={from}")).await?;
@@ -116,7 +116,7 @@ async fn everything_works(
     assert_eq!(twin["desired"]["round"], round, "{twin}");
 }
 
-async fn both_ways(site: &Site, python: &mut Client, node: &mut Client, round: u64) {
+async fn in_both_directions(site: &Site, python: &mut Client, node: &mut Client, round: u64) {
     everything_works(site, "python", "node", node, python, round).await;
     // The same functions with the parts exchanged: Node's output, Python's input.
     everything_works(site, "node", "python", python, node, round + 100).await;
@@ -133,7 +133,7 @@ async fn leaf(site: &Site) -> Client {
             format!("HostName=localhost;DeviceId={LEAF};SharedAccessKey={key};GatewayHostName=localhost"),
         "ca": site.gateway_ca(),
     });
-    client.tell(&how).await.unwrap();
+    client.command(&how).await.unwrap();
     client
 }
 
@@ -168,17 +168,17 @@ async fn python_and_node_modules_in_containers_do_everything_and_go_on_after_res
     let (mut python, mut node) = (follow(&site, "python"), follow(&site, "node"));
     python.event("ready", STEP).await.unwrap();
     node.event("ready", STEP).await.unwrap();
-    both_ways(&site, &mut python, &mut node, 1).await;
+    in_both_directions(&site, &mut python, &mut node, 1).await;
 
     site.stop_agent().await.unwrap();
     site.start_agent().await.unwrap();
     site.gateway_connected(STEP).await.unwrap();
-    both_ways(&site, &mut python, &mut node, 2).await;
+    in_both_directions(&site, &mut python, &mut node, 2).await;
 
     site.kill_agent().await.unwrap();
     site.start_agent().await.unwrap();
     site.gateway_connected(STEP).await.unwrap();
-    both_ways(&site, &mut python, &mut node, 3).await;
+    in_both_directions(&site, &mut python, &mut node, 3).await;
     assert_eq!(docker::running(&site.network).await.unwrap(), running, "a container was restarted");
 
     leaf.end(STEP).await.unwrap();

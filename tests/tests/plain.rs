@@ -66,7 +66,7 @@ impl Floor {
         let log = self.site.dir.join(format!("{}.log", login.client_id));
         let mut client =
             Client::start(&login.client_id, library.kind.command(library.script).unwrap(), &log).unwrap();
-        client.tell(&how).await.unwrap();
+        client.command(&how).await.unwrap();
         client
     }
 
@@ -80,7 +80,7 @@ impl Floor {
 }
 
 async fn subscribe(client: &mut Client, filter: &str, qos: u8) {
-    client.tell(&json!({"do": "subscribe", "filter": filter, "qos": qos})).await.unwrap();
+    client.command(&json!({"do": "subscribe", "filter": filter, "qos": qos})).await.unwrap();
     let answer = client.event("subscribed", STEP).await.unwrap();
     assert_eq!(answer["codes"], json!([qos]), "{filter}: {answer}");
 }
@@ -89,7 +89,7 @@ async fn publish(client: &mut Client, topic: &str, payload: &str, qos: u8, retai
     let command = json!({
         "do": "publish", "topic": topic, "payload": payload, "qos": qos, "retain": retain, "properties": properties,
     });
-    client.tell(&command).await.unwrap();
+    client.command(&command).await.unwrap();
     client.event("published", STEP).await.unwrap();
 }
 
@@ -98,8 +98,8 @@ async fn message(client: &mut Client, payload: &str) -> Value {
 }
 
 /// Nothing waits for a client but what is published now: anything else that the gateway had for it would come before.
-async fn no_message_but_this(client: &mut Client, tells: &mut Client, topic: &str, qos: u8) {
-    publish(tells, topic, "nothing else", qos, false, json!({})).await;
+async fn no_message_but_this(client: &mut Client, speaker: &mut Client, topic: &str, qos: u8) {
+    publish(speaker, topic, "nothing else", qos, false, json!({})).await;
     let next = client.event("message", STEP).await.unwrap();
     assert_eq!(next["payload"], "nothing else", "an extra message: {next}");
 }
@@ -107,12 +107,12 @@ async fn no_message_but_this(client: &mut Client, tells: &mut Client, topic: &st
 /// Every QoS from and to every QoS: the lower one holds, and each message comes once.
 async fn qualities(floor: &Floor, library: Library) {
     let (mut hears, _) = floor.connected(library, 0, json!({})).await;
-    let (mut tells, _) = floor.connected(library, 1, json!({})).await;
+    let (mut speaker, _) = floor.connected(library, 1, json!({})).await;
     for granted in 0..=2 {
         subscribe(&mut hears, &format!("plain/to-{granted}/+"), granted).await;
         for sent in 0..=2 {
             let (topic, payload) = (format!("plain/to-{granted}/x"), format!("{sent} as {granted}"));
-            publish(&mut tells, &topic, &payload, sent, false, json!({})).await;
+            publish(&mut speaker, &topic, &payload, sent, false, json!({})).await;
             let heard = message(&mut hears, &payload).await;
             assert_eq!(
                 (&heard["topic"], &heard["qos"]),
@@ -123,27 +123,27 @@ async fn qualities(floor: &Floor, library: Library) {
         }
     }
     for qos in 0..=2 {
-        no_message_but_this(&mut hears, &mut tells, &format!("plain/to-{qos}/x"), qos).await;
+        no_message_but_this(&mut hears, &mut speaker, &format!("plain/to-{qos}/x"), qos).await;
     }
     hears.end(STEP).await.unwrap();
-    tells.end(STEP).await.unwrap();
+    speaker.end(STEP).await.unwrap();
 }
 
 /// A retained message waits for who comes later, and an empty one takes it away.
 async fn retained(floor: &Floor, library: Library) {
-    let (mut tells, _) = floor.connected(library, 1, json!({})).await;
-    publish(&mut tells, "plain/state", "on", 1, true, json!({})).await;
+    let (mut speaker, _) = floor.connected(library, 1, json!({})).await;
+    publish(&mut speaker, "plain/state", "on", 1, true, json!({})).await;
     let (mut hears, _) = floor.connected(library, 0, json!({})).await;
     subscribe(&mut hears, "plain/state", 1).await;
     assert_eq!(message(&mut hears, "on").await["retain"], true);
-    publish(&mut tells, "plain/state", "", 1, true, json!({})).await;
+    publish(&mut speaker, "plain/state", "", 1, true, json!({})).await;
     message(&mut hears, "").await;
     hears.end(STEP).await.unwrap();
     let (mut later, _) = floor.connected(library, 0, json!({})).await;
     subscribe(&mut later, "plain/state", 1).await;
-    no_message_but_this(&mut later, &mut tells, "plain/state", 1).await;
+    no_message_but_this(&mut later, &mut speaker, "plain/state", 1).await;
     later.end(STEP).await.unwrap();
-    tells.end(STEP).await.unwrap();
+    speaker.end(STEP).await.unwrap();
 }
 
 /// A connection that ends without a DISCONNECT publishes its will; one with a DISCONNECT does not.
@@ -154,7 +154,7 @@ async fn will(floor: &Floor, library: Library) {
     let (orderly, _) = floor.connected(library, 1, will("not to be seen")).await;
     orderly.end(STEP).await.unwrap();
     let (mut dies, _) = floor.connected(library, 1, will("it died")).await;
-    dies.tell(&json!({"do": "die"})).await.unwrap();
+    dies.command(&json!({"do": "die"})).await.unwrap();
     assert_eq!(hears.event("message", STEP).await.unwrap()["payload"], "it died");
     hears.end(STEP).await.unwrap();
 }
@@ -167,11 +167,11 @@ async fn session(floor: &Floor, library: Library) {
     subscribe(&mut away, "plain/away/1", 1).await;
     subscribe(&mut away, "plain/away/2", 2).await;
     away.end(STEP).await.unwrap();
-    let (mut tells, _) = floor.connected(library, 1, json!({})).await;
+    let (mut speaker, _) = floor.connected(library, 1, json!({})).await;
     for number in 0..10 {
         for qos in [1, 2] {
             let (topic, payload) = (format!("plain/away/{qos}"), format!("{number} at {qos}"));
-            publish(&mut tells, &topic, &payload, qos, false, json!({})).await;
+            publish(&mut speaker, &topic, &payload, qos, false, json!({})).await;
         }
     }
     let (mut back, is_present) = floor.connected(library, 2, kept).await;
@@ -184,13 +184,13 @@ async fn session(floor: &Floor, library: Library) {
     }
     // Of one topic in the order of publishing; MQTT promises none between topics.
     for (qos, list) in [(1, at_1), (2, at_2)] {
-        let told: Vec<String> = (0..10).map(|number| format!("{number} at {qos}")).collect();
-        assert_eq!(list, told);
+        let sent: Vec<String> = (0..10).map(|number| format!("{number} at {qos}")).collect();
+        assert_eq!(list, sent);
     }
     for qos in [1, 2] {
-        no_message_but_this(&mut back, &mut tells, &format!("plain/away/{qos}"), qos).await;
+        no_message_but_this(&mut back, &mut speaker, &format!("plain/away/{qos}"), qos).await;
     }
-    tells.end(STEP).await.unwrap();
+    speaker.end(STEP).await.unwrap();
     back.end(STEP).await.unwrap();
     // A clean start ends the session, so that the next library finds none.
     let (clean, _) = floor.connected(library, 2, json!({})).await;
@@ -201,26 +201,26 @@ async fn session(floor: &Floor, library: Library) {
 async fn version_5(floor: &Floor, library: Library) {
     let (mut one, _) = floor.connected(library, 0, json!({})).await;
     let (mut other, _) = floor.connected(library, 2, json!({})).await;
-    let (mut tells, _) = floor.connected(library, 1, json!({})).await;
+    let (mut speaker, _) = floor.connected(library, 1, json!({})).await;
     subscribe(&mut one, "plain/request", 1).await;
-    subscribe(&mut tells, "plain/answer/b", 1).await;
+    subscribe(&mut speaker, "plain/answer/b", 1).await;
     let properties = json!({
         "UserProperty": [["line", "1"], ["größe", "42 µm"]], "ContentType": "text/plain",
         "ResponseTopic": "plain/answer/b", "CorrelationData": "call-7",
     });
-    publish(&mut tells, "plain/request", "what is it?", 1, false, properties.clone()).await;
+    publish(&mut speaker, "plain/request", "what is it?", 1, false, properties.clone()).await;
     let request = message(&mut one, "what is it?").await;
     assert_eq!(request["properties"], properties, "{request}");
     let answer = json!({"CorrelationData": request["properties"]["CorrelationData"]});
     let topic = request["properties"]["ResponseTopic"].as_str().unwrap();
     publish(&mut one, topic, "it is 42", 1, false, answer.clone()).await;
-    assert_eq!(message(&mut tells, "it is 42").await["properties"], answer);
+    assert_eq!(message(&mut speaker, "it is 42").await["properties"], answer);
 
     for client in [&mut one, &mut other] {
         subscribe(client, "$share/workers/plain/work", 1).await;
     }
     for number in 0..20 {
-        publish(&mut tells, "plain/work", &number.to_string(), 1, false, json!({})).await;
+        publish(&mut speaker, "plain/work", &number.to_string(), 1, false, json!({})).await;
     }
     let (mut seen, mut by_one) = (BTreeSet::new(), 0);
     while seen.len() < 20 {
@@ -234,9 +234,9 @@ async fn version_5(floor: &Floor, library: Library) {
     assert!((1..20).contains(&by_one), "one of two workers got {by_one} of 20");
     for (client, topic) in [(&mut one, "plain/end/one"), (&mut other, "plain/end/other")] {
         subscribe(client, topic, 1).await;
-        no_message_but_this(client, &mut tells, topic, 1).await;
+        no_message_but_this(client, &mut speaker, topic, 1).await;
     }
-    for client in [one, other, tells] {
+    for client in [one, other, speaker] {
         client.end(STEP).await.unwrap();
     }
 }
@@ -349,8 +349,8 @@ async fn a_mosquitto_with_default_settings_bridges_to_the_gateway_and_its_state_
     let heard = ["-V", "5", "-t", "plain/up/x", "-C", "1", "-W", "60"];
     let (code, out, error) = run(&mut mosquitto(&floor, "mosquitto_sub", 0, &heard)).await.unwrap();
     assert_eq!((code, out.trim()), (0, "up"), "{error}");
-    let told = ["-q", "1", "-t", "plain/down/x", "-m", "down", "-r"];
-    let (code, _, error) = run(&mut mosquitto(&floor, "mosquitto_pub", 1, &told)).await.unwrap();
+    let sent = ["-q", "1", "-t", "plain/down/x", "-m", "down", "-r"];
+    let (code, _, error) = run(&mut mosquitto(&floor, "mosquitto_pub", 1, &sent)).await.unwrap();
     assert_eq!(code, 0, "{error}");
     let heard = ["-t", "plain/down/x", "-C", "1", "-W", "60"];
     let (code, out, error) = run(Command::new("mosquitto_sub").args(&local).args(heard)).await.unwrap();
@@ -372,8 +372,8 @@ async fn mosquitto_pub_and_sub_exchange_messages_in_both_versions() {
     let mut floor = Floor::new(dir.path()).await;
     for version in ["mqttv311", "mqttv5"] {
         for qos in ["0", "1", "2"] {
-            let told = ["-V", version, "-q", qos, "-t", "plain/tool", "-m", qos, "-r"];
-            let (code, _, error) = run(&mut mosquitto(&floor, "mosquitto_pub", 1, &told)).await.unwrap();
+            let sent = ["-V", version, "-q", qos, "-t", "plain/tool", "-m", qos, "-r"];
+            let (code, _, error) = run(&mut mosquitto(&floor, "mosquitto_pub", 1, &sent)).await.unwrap();
             assert_eq!(code, 0, "{version} {qos}: {error}");
             // It is retained: so the one that comes later hears it, and nobody has to wait for a subscription.
             let heard = ["-V", version, "-q", qos, "-t", "plain/+", "-C", "1", "-W", "60", "-F", "%q %r %p"];
@@ -395,8 +395,8 @@ async fn mosquitto_pub_and_sub_exchange_messages_in_both_versions() {
         let (code, _, error) = run(&mut mosquitto(&floor, "mosquitto_sub", 2, &once)).await.unwrap();
         assert_eq!(code, 0, "{version}: {error}");
         for qos in ["1", "2"] {
-            let told = ["-V", version, "-q", qos, "-t", "plain/away/x", "-m", qos];
-            let (code, _, error) = run(&mut mosquitto(&floor, "mosquitto_pub", 1, &told)).await.unwrap();
+            let sent = ["-V", version, "-q", qos, "-t", "plain/away/x", "-m", qos];
+            let (code, _, error) = run(&mut mosquitto(&floor, "mosquitto_pub", 1, &sent)).await.unwrap();
             assert_eq!(code, 0, "{version}: {error}");
         }
         kept.extend(["-C", "2", "-W", "60"]);

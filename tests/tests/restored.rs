@@ -102,7 +102,7 @@ async fn what_a_gateway_takes_after_its_directory_was_restored_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_restored_central_has_no_more_is_told_as_lost_and_what_follows_arrives() {
+async fn what_a_restored_central_has_no_more_is_reported_as_lost_and_what_follows_arrives() {
     let dir = tempfile::tempdir().unwrap();
     let (mut site, login) = site(dir.path(), "restored-central").await;
     publish(&site, &login, 0..50).await;
@@ -188,7 +188,7 @@ async fn next(device: &mut Device) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_gateway_told_once_is_told_again_to_a_central_that_was_restored() {
+async fn what_a_gateway_reported_once_is_reported_again_to_a_central_that_was_restored() {
     let dir = tempfile::tempdir().unwrap();
     let (mut site, login) = site(dir.path(), "told-gateway").await;
     let rest = site.rest().unwrap().clone();

@@ -35,7 +35,7 @@ async fn device(site: &Site, kind: Kind, id: &str, how: Value) -> Client {
     let mut command = kind.command(script(kind)).unwrap();
     command.arg("device");
     let mut client = Client::start(id, command, &site.dir.join(format!("{id}.log"))).unwrap();
-    client.tell(&how).await.unwrap();
+    client.command(&how).await.unwrap();
     client.event("ready", STEP).await.unwrap();
     client
 }
@@ -56,7 +56,9 @@ async fn everything_works(rest: &Rest, client: &mut Client, id: &str, round: u64
     // A message with properties that need escaping.
     let properties = json!({"line": "A&B", "plus+space": "1 + 1 = 2/1", "round": round.to_string()});
     client
-        .tell(&json!({"do": "send", "body": json!({"round": round}).to_string(), "properties": properties}))
+        .command(
+            &json!({"do": "send", "body": json!({"round": round}).to_string(), "properties": properties}),
+        )
         .await
         .unwrap();
     client.event("sent", STEP).await.unwrap();
@@ -89,15 +91,15 @@ async fn everything_works(rest: &Rest, client: &mut Client, id: &str, round: u64
     let patch =
         client.event_where("desired", STEP, |event| event["patch"]["interval"] == round).await.unwrap();
     assert_eq!(patch["patch"]["nested"], desired["nested"], "{patch}");
-    client.tell(&json!({"do": "twin"})).await.unwrap();
+    client.command(&json!({"do": "twin"})).await.unwrap();
     let twin = client.event("twin", STEP).await.unwrap();
     assert_eq!(twin["twin"]["desired"]["interval"], round, "{twin}");
     assert!(twin["twin"]["desired"]["$version"].as_u64() > Some(0), "{twin}");
 
     // The reported section; a null takes a key out.
-    client.tell(&json!({"do": "report", "patch": {"interval": round, "gone": round}})).await.unwrap();
+    client.command(&json!({"do": "report", "patch": {"interval": round, "gone": round}})).await.unwrap();
     client.event("reported", STEP).await.unwrap();
-    client.tell(&json!({"do": "report", "patch": {"gone": null}})).await.unwrap();
+    client.command(&json!({"do": "report", "patch": {"gone": null}})).await.unwrap();
     client.event("reported", STEP).await.unwrap();
     eventually("the reported section in central", STEP, || async {
         let twin = rest.get(&format!("/api/ext/devices/{id}/twin")).await?;
@@ -154,7 +156,7 @@ async fn holds_over_restarts(site: &mut Site, kind: Kind, id: &str, how: Value) 
         client.event_where("desired", STEP, |event| event["patch"]["meanwhile"] == "changed").await.unwrap();
     }
     loop {
-        client.tell(&json!({"do": "twin"})).await.unwrap();
+        client.command(&json!({"do": "twin"})).await.unwrap();
         let twin = client.event("twin", STEP).await.unwrap();
         if twin["twin"]["desired"]["meanwhile"] == "changed" {
             break;
@@ -172,9 +174,9 @@ async fn holds_over_restarts(site: &mut Site, kind: Kind, id: &str, how: Value) 
 async fn by_certificate(site: &Site, id: &str) -> Value {
     site.add_leaf(id, Duration::ZERO).await.unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
-    let mut wanted = rcgen::CertificateParams::default();
-    wanted.distinguished_name.push(rcgen::DnType::CommonName, id);
-    let certificate = wanted.self_signed(&key).unwrap().pem();
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, id);
+    let certificate = parameters.self_signed(&key).unwrap().pem();
     let (certificate_file, key_file) = (site.dir.join("device.pem"), site.dir.join("device-key.pem"));
     std::fs::write(&certificate_file, &certificate).unwrap();
     std::fs::write(&key_file, key.serialize_pem()).unwrap();
@@ -301,7 +303,7 @@ async fn a_python_module_with_its_identity_certificate_sends_and_is_called() {
 
     let how = by_identity_certificate(&site, "shown").await;
     let mut module = device(&site, Kind::AzurePython, "shown", how).await;
-    module.tell(&json!({"do": "send", "body": "{\"n\": 1}", "output": "out1"})).await.unwrap();
+    module.command(&json!({"do": "send", "body": "{\"n\": 1}", "output": "out1"})).await.unwrap();
     module.event("sent", STEP).await.unwrap();
     eventually("the module's message in central", STEP, || async {
         let mut messages = rest.messages(&gateway).await?.into_iter();

@@ -27,7 +27,7 @@ async fn with_will(kind: Kind, script: &str, device: &LeafOptions, how: Value, d
     options.as_object_mut().unwrap().extend(how.as_object().unwrap().clone());
     let log = dir.join(format!("{}.log", login.client_id));
     let mut client = Client::start(&login.client_id, kind.command(script).unwrap(), &log).unwrap();
-    client.tell(&options).await.unwrap();
+    client.command(&options).await.unwrap();
     let connected = client.event("connected", STEP).await.unwrap();
     assert_eq!(connected["code"], 0, "{connected}");
     client
@@ -37,9 +37,9 @@ async fn with_will(kind: Kind, script: &str, device: &LeafOptions, how: Value, d
 async fn dies(mut client: Client, site: &Site, device: &str) {
     let topic = format!("devices/{device}/messages/events/");
     let alive = json!({"do": "publish", "topic": topic, "payload": "{\"gone\":false}", "qos": 1, "retain": false, "properties": {}});
-    client.tell(&alive).await.unwrap();
+    client.command(&alive).await.unwrap();
     client.event("published", STEP).await.unwrap();
-    client.tell(&json!({"do": "die"})).await.unwrap();
+    client.command(&json!({"do": "die"})).await.unwrap();
     let rest = site.rest().unwrap();
     let messages = eventually(&format!("the will of {device} in central"), STEP, || async {
         let messages = rest.messages(device).await?;
@@ -47,13 +47,13 @@ async fn dies(mut client: Client, site: &Site, device: &str) {
     })
     .await
     .unwrap();
-    let told: Vec<_> = messages.iter().map(|m| (&m["body"], &m["properties"])).collect();
+    let received: Vec<_> = messages.iter().map(|m| (&m["body"], &m["properties"])).collect();
     let will = json!({"place": "hall-2", "iothub-MessageType": "Will"});
-    assert_eq!(told, [(&json!({"gone": false}), &json!({})), (&json!({"gone": true}), &will)]);
+    assert_eq!(received, [(&json!({"gone": false}), &json!({})), (&json!({"gone": true}), &will)]);
 }
 
 #[tokio::test]
-async fn a_will_is_telemetry_through_a_gateway_and_at_centrals_own_door_over_websocket() {
+async fn a_will_is_telemetry_through_a_gateway_and_at_centrals_mqtt_server_over_websocket() {
     let dir = tempfile::tempdir().unwrap();
     let mut site = Site::new(dir.path(), "wills-gateway", false).unwrap();
     site.start_central().await.unwrap();

@@ -11,7 +11,7 @@ fn line(line: usize, id: &str, name: Option<&str>) -> Result<Line, WrongLine> {
 }
 
 #[test]
-fn a_file_is_read_with_a_mark_any_line_end_and_either_separator() {
+fn a_file_is_read_with_a_byte_order_mark_any_line_end_and_either_separator() {
     for text in [
         "IOTC_DEVICEID,IOTC_DEVICENAME\na,Press A\nb,\n",
         "\u{feff}IOTC_DeviceID,IOTC_DeviceName\r\na,Press A\r\nb,",

@@ -91,11 +91,11 @@ proptest! {
                 Some(name) => model.component(root, name),
             };
             let content = interface.and_then(|interface| model.content(interface, &of.name));
-            let is_told = generated.skipped.iter().any(|skipped| {
+            let is_reported = generated.skipped.iter().any(|skipped| {
                 (skipped.name == of.name && skipped.component == of.component)
                     || Some(&skipped.name) == of.component.as_ref()
             });
-            prop_assert!(content.is_some() || is_told, "{:?} is neither in the model nor told", of);
+            prop_assert!(content.is_some() || is_reported, "{:?} is neither in the model nor told", of);
             let same = observations.iter().filter(|other| other.name == of.name && other.component == of.component);
             if let Some(ContentKind::Telemetry { schema, .. }) = content.map(|content| &content.kind)
                 && same.count() == 1

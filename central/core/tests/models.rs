@@ -172,11 +172,11 @@ proptest! {
             Err(_) if path.is_empty() => part.to_owned(),
             Err(_) => format!("{path}.{part}"),
         });
-        prop_assert!(problems.told.iter().any(|problem| problem.path == path), "{}: {}", path, problems);
+        prop_assert!(problems.reported.iter().any(|problem| problem.path == path), "{}: {}", path, problems);
     }
 
     #[test]
-    fn every_wrong_name_is_told_and_not_only_the_first(documents in document()) {
+    fn every_wrong_name_is_reported_and_not_only_the_first(documents in document()) {
         let mut places = Vec::new();
         let mut document = Value::Array(documents);
         objects(&document, "", &mut places);
@@ -185,7 +185,7 @@ proptest! {
             document.pointer_mut(at).unwrap()["name"] = json!(format!("_wrong{index}"));
         }
         let problems = parse(document.to_string().as_bytes(), &Options::DTDL).unwrap_err();
-        let named = problems.told.iter().filter(|problem| problem.rule.as_str() == "stringInvalid").count();
+        let named = problems.reported.iter().filter(|problem| problem.rule.as_str() == "stringInvalid").count();
         prop_assert_eq!(named, places.len(), "{}", problems);
     }
 
@@ -206,18 +206,18 @@ proptest! {
 
 fn refused(document: &Value) -> Vec<&'static str> {
     let problems = parse(document.to_string().as_bytes(), &Options::DTDL).unwrap_err();
-    problems.told.iter().map(|problem| problem.rule.as_str()).collect()
+    problems.reported.iter().map(|problem| problem.rule.as_str()).collect()
 }
 
 #[test]
 fn nesting_and_size_are_bounded_before_anything_is_read() {
     let deep = "[".repeat(NESTING_MAX + 1) + &"]".repeat(NESTING_MAX + 1);
     let problems = parse(deep.as_bytes(), &Options::DTDL).unwrap_err();
-    assert_eq!(problems.told[0].rule.as_str(), "nestedTooDeep", "{problems}");
+    assert_eq!(problems.reported[0].rule.as_str(), "nestedTooDeep", "{problems}");
     let very_deep = "[".repeat(1_000_000);
     assert!(parse(very_deep.as_bytes(), &Options::DTDL).is_err());
     let large = vec![b' '; BYTES_MAX + 1];
-    assert_eq!(parse(&large, &Options::DTDL).unwrap_err().told[0].rule.as_str(), "documentTooLarge");
+    assert_eq!(parse(&large, &Options::DTDL).unwrap_err().reported[0].rule.as_str(), "documentTooLarge");
     let mut value = json!(1);
     for _ in 0..50_000 {
         value = Value::Array(vec![value]);
@@ -228,11 +228,11 @@ fn nesting_and_size_are_bounded_before_anything_is_read() {
 }
 
 #[test]
-fn a_member_that_stands_twice_is_refused() {
+fn a_member_that_occurs_twice_is_refused() {
     let text =
         br#"{"@context":"dtmi:dtdl:context;2","@id":"dtmi:a:b;1","@type":"Interface","@type":"Interface"}"#;
     let problems = parse(text, &Options::DTDL).unwrap_err();
-    assert_eq!(problems.told[0].rule.as_str(), "repeatedMember");
+    assert_eq!(problems.reported[0].rule.as_str(), "repeatedMember");
 }
 
 /// A chain of references is as long as the document allows, and deeper than any stack.
@@ -245,9 +245,9 @@ fn a_chain_of_ten_thousand_schemas_is_refused_without_recursion() {
     let schemas: Vec<Value> = (0..=10_000).map(array).collect();
     let document = json!({"@context": "dtmi:dtdl:context;2", "@id": "dtmi:a:b;1", "@type": "Interface", "schemas": schemas});
     let problems = parse(document.to_string().as_bytes(), &Options::DTDL).unwrap_err();
-    assert_eq!(problems.told.len(), PROBLEMS_MAX);
+    assert_eq!(problems.reported.len(), PROBLEMS_MAX);
     assert_eq!(problems.count(), 10_001 - 5);
-    assert!(problems.told.iter().all(|problem| problem.rule.as_str() == "excessiveDepthWide"));
+    assert!(problems.reported.iter().all(|problem| problem.rule.as_str() == "excessiveDepthWide"));
 }
 
 #[test]
@@ -291,9 +291,9 @@ fn a_problem_says_where_what_and_which_rule() {
         {"@type": "Property", "name": "p", "schema": "dtmi:a:missing;1"},
         {"@type": "Component", "name": "c", "schema": "dtmi:a:b;1"}]});
     let problems = parse(document.to_string().as_bytes(), &Options::DTDL).unwrap_err();
-    let told: Vec<String> = problems.told.iter().map(ToString::to_string).collect();
+    let reported: Vec<String> = problems.reported.iter().map(ToString::to_string).collect();
     assert_eq!(
-        told,
+        reported,
         [
             "contents[2].schema (dtmi:a:b:_contents:__p;1): `schema` names dtmi:a:missing;1, which is not defined in the \
              document [undefinedIdentifier]",
@@ -415,7 +415,8 @@ fn documents_that_multiply_themselves_are_read_in_time_that_grows_with_their_siz
             // Seconds on a busy machine, without optimization; many minutes for what grows with the square of the size.
             assert!(since.elapsed().as_secs() < 60, "{what}: {:?}", since.elapsed());
             let problems = read.unwrap_err();
-            let rules: BTreeSet<&str> = problems.told.iter().map(|problem| problem.rule.as_str()).collect();
+            let rules: BTreeSet<&str> =
+                problems.reported.iter().map(|problem| problem.rule.as_str()).collect();
             let expected = match what {
                 "wide" => "objectCountAboveMax",
                 "towers" => "documentTooLarge",

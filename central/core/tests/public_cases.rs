@@ -130,7 +130,7 @@ fn every_refusal_names_one_of_the_rules_that_the_public_cases_name() {
             continue;
         }
         compared += 1;
-        let found: Vec<&str> = problems.told.iter().map(|problem| problem.rule.as_str()).collect();
+        let found: Vec<&str> = problems.reported.iter().map(|problem| problem.rule.as_str()).collect();
         if !found.iter().any(|rule| rules.contains(rule)) {
             wrong.push(format!("{name}: {rules:?}, found {problems} in {}", case["input"]));
         }

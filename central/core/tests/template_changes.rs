@@ -24,7 +24,7 @@ fn said(before: &Value, after: &Value) -> Vec<(String, bool)> {
 }
 
 #[test]
-fn each_kind_of_change_is_told_once_and_breaking_only_when_a_value_may_not_fit_any_more() {
+fn each_kind_of_change_is_reported_once_and_breaking_only_when_a_value_may_not_fit_any_more() {
     let enumeration = |values: &[&str]| {
         let values: Vec<Value> =
             values.iter().map(|value| json!({"name": value, "enumValue": value})).collect();

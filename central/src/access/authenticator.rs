@@ -100,7 +100,7 @@ impl Authenticator {
                 return Err("an operator deleted it, and registered another one of its id".to_owned());
             }
             admission.check().map_err(|why| why.to_string())?;
-            if attestation.stands(&login.proof, &trust) {
+            if attestation.accepts(&login.proof, &trust) {
                 Ok(Rights::default())
             } else {
                 Err("its key or certificate is not accepted any more".to_owned())

@@ -39,7 +39,7 @@ const CLAIMS_MAX: usize = 1_000;
 
 /// What is said in the name of an identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub enum Statement {
     Telemetry,
     /// A will, when it is published.
     Will,
@@ -54,7 +54,7 @@ pub enum Way {
     Loss,
 }
 
-impl Way {
+impl Statement {
     pub const ALL: [Self; 7] = [
         Self::Telemetry,
         Self::Will,
@@ -81,11 +81,11 @@ pub fn authorize(
     c: &Connection,
     speaker: &DeviceId,
     of: &Identity,
-    way: Way,
+    statement: Statement,
     generation: Option<Generation>,
 ) -> Result<(), ServiceError> {
     if of.device == *speaker {
-        return own(c, speaker, of.module.as_ref(), way, generation);
+        return own(c, speaker, of.module.as_ref(), statement, generation);
     }
     let forbidden = |why: &str| {
         Err(ServiceError::Forbidden(format!("gateway `{speaker}` does not speak for `{of}`; {why}")))
@@ -97,7 +97,7 @@ pub fn authorize(
         // The relationship says that the speaker is a gateway.
         Some(device) if device.gateway.as_ref() == Some(speaker) => match generation {
             None => Ok(()),
-            Some(generation) => is_current(c, speaker, device, way, generation),
+            Some(generation) => is_current(c, speaker, device, statement, generation),
         },
         Some(_) => forbidden("attach the device to it by a relationship"),
         None if devices::is_removed(c, &of.device)? => {
@@ -106,7 +106,7 @@ pub fn authorize(
         None if generation.is_some_and(|generation| generation.has_ended) => {
             forbidden("the device was removed on its gateway")
         }
-        None if way.registers() => bring(c, speaker, &of.device, generation),
+        None if statement.registers() => bring(c, speaker, &of.device, generation),
         None => forbidden("the device is not registered"),
     }
 }
@@ -116,18 +116,18 @@ pub(crate) fn own(
     c: &Connection,
     speaker: &DeviceId,
     module: Option<&ModuleId>,
-    way: Way,
+    statement: Statement,
     generation: Option<Generation>,
 ) -> Result<(), ServiceError> {
     let Some(device) = devices::get(c, speaker)? else {
         let why = format!("device `{speaker}` is not registered any more");
-        return Err(match way {
+        return Err(match statement {
             // Nobody waits for it: it must not be offered again and again.
-            Way::Will => ServiceError::Forbidden(why),
+            Statement::Will => ServiceError::Forbidden(why),
             _ => ServiceError::Busy(why),
         });
     };
-    if way == Way::Will
+    if statement == Statement::Will
         && let Err(why) = device.admission().check()
     {
         return Err(ServiceError::Forbidden(format!("device `{speaker}` may not speak: {why}")));
@@ -137,7 +137,7 @@ pub(crate) fn own(
         return Err(ServiceError::Forbidden(format!("device `{speaker}` is no gateway and has no modules")));
     }
     is_current_module(c, speaker, module, generation)?;
-    if way == Way::Reported && !is_known(c, speaker, module)? {
+    if statement == Statement::Reported && !is_known(c, speaker, module)? {
         return Err(ServiceError::Forbidden(format!(
             "gateway `{speaker}` has no module `{module}`: neither its manifest nor its own report names it"
         )));
@@ -201,7 +201,7 @@ fn is_current(
     c: &Connection,
     gateway: &DeviceId,
     device: Device,
-    way: Way,
+    statement: Statement,
     generation: Generation,
 ) -> Result<(), ServiceError> {
     let Generation { number, counter, has_ended } = generation;
@@ -212,7 +212,7 @@ fn is_current(
         Counter::Central => Ok(()),
         Counter::Gateway if number == device.gateway_generation => Ok(()),
         Counter::Gateway if has_ended || number < device.gateway_generation => Err(earlier(&identity)),
-        Counter::Gateway if !way.registers() => Err(ServiceError::Forbidden(format!(
+        Counter::Gateway if !statement.registers() => Err(ServiceError::Forbidden(format!(
             "gateway `{gateway}` speaks for a device `{identity}` that it has not registered yet"
         ))),
         Counter::Gateway if device.is_claim => {

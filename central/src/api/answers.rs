@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn few_answers_are_made_at_once_fewer_of_one_caller_and_who_asks_for_more_waits_or_is_refused() {
+    async fn few_answers_are_made_at_once_fewer_of_one_caller_and_who_requests_more_waits_or_is_refused() {
         let answers = Answers::default();
         let running = Arc::new(AtomicUsize::new(0));
         let (release, _) = tokio::sync::broadcast::channel::<()>(1);
@@ -268,22 +268,22 @@ mod tests {
                 answers.beside(&identity, work).await.is_ok()
             })
         };
-        let reach = async |count: usize| {
+        let until_running = async |count: usize| {
             while running.load(Ordering::SeqCst) != count {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        let mut asked: Vec<_> =
+        let mut pending: Vec<_> =
             (0..AT_ONCE_OF_CALLER_MAX + WAITING_OF_CALLER_MAX).map(|_| ask("a")).collect();
-        reach(AT_ONCE_OF_CALLER_MAX).await;
+        until_running(AT_ONCE_OF_CALLER_MAX).await;
         while answers.of(&token("a")).waiting.available_permits() > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         assert!(!ask("a").await.unwrap(), "one more of the same caller is refused");
         // Others have their turns all the same, up to what all may have.
-        asked.extend((0..2).map(|_| ask("b")));
-        reach(AT_ONCE_MAX).await;
-        asked.push(ask("c"));
+        pending.extend((0..2).map(|_| ask("b")));
+        until_running(AT_ONCE_MAX).await;
+        pending.push(ask("c"));
         let releasing = tokio::spawn({
             let release = release.clone();
             async move {
@@ -293,8 +293,8 @@ mod tests {
                 }
             }
         });
-        for asked in asked {
-            assert!(tokio::time::timeout(STEP, asked).await.unwrap().unwrap());
+        for pending in pending {
+            assert!(tokio::time::timeout(STEP, pending).await.unwrap().unwrap());
         }
         releasing.abort();
         assert_eq!(running.load(Ordering::SeqCst), 0);

@@ -96,16 +96,16 @@ impl From<StoredEntry> for AuditRow {
     responses((status = 200, body = AuditPage)))]
 pub(super) async fn list(
     State(store): State<Store>,
-    StrictQuery(asked): StrictQuery<AuditParameters>,
+    StrictQuery(parameters): StrictQuery<AuditParameters>,
 ) -> Answer<Json<AuditPage>> {
-    let limit = match asked.limit.unwrap_or(LIMIT_DEFAULT) {
+    let limit = match parameters.limit.unwrap_or(LIMIT_DEFAULT) {
         limit @ 1..=LIMIT_MAX => limit,
         limit => {
             let why = format!("limit: found {limit}; write 1 to {LIMIT_MAX}");
             return Err(ApiError::bad_request("InvalidQuery", why));
         }
     };
-    let query = AuditQuery { before: asked.before, who: asked.who, path: asked.path, limit };
+    let query = AuditQuery { before: parameters.before, who: parameters.who, path: parameters.path, limit };
     let rows = store.read(move |c| Ok::<_, StoreError>(audit::list(c, &query)?)).await?;
     let next_before = rows.last().filter(|_| u32::try_from(rows.len()) == Ok(limit)).map(|last| last.id);
     Ok(Json(AuditPage { value: rows.into_iter().map(AuditRow::from).collect(), next_before }))

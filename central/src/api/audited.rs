@@ -86,7 +86,7 @@ pub(super) async fn record(State(recorder): State<Recorder>, mut request: Reques
     let path = uri.path().to_owned();
     let is_document = method != Method::POST;
     let before = if is_document { recorder.read(&uri, &caller).await } else { None };
-    let asked = match method {
+    let requested = match method {
         Method::DELETE if path == "/api/ext/session" => EntryKind::SignOut,
         Method::DELETE => EntryKind::Deleted,
         Method::POST if is_command(&path) => EntryKind::Command,
@@ -94,7 +94,7 @@ pub(super) async fn record(State(recorder): State<Recorder>, mut request: Reques
         _ if before.is_some() => EntryKind::Updated,
         _ => EntryKind::Created,
     };
-    let begun = match recorder.audit.begin(entry(Some(&caller), asked, &method, &path, address)) {
+    let begun = match recorder.audit.begin(entry(Some(&caller), requested, &method, &path, address)) {
         Ok(begun) => begun,
         Err(error) => return ApiError::from(error).into_response(),
     };
@@ -110,7 +110,7 @@ pub(super) async fn record(State(recorder): State<Recorder>, mut request: Reques
         _ => recorder.read(&uri, &caller).await,
     };
     let (before, after) = difference(before.as_ref().filter(|_| is_done), after.as_ref());
-    let kind = if status == StatusCode::FORBIDDEN { EntryKind::Refused } else { asked };
+    let kind = if status == StatusCode::FORBIDDEN { EntryKind::Refused } else { requested };
     recorder.audit.end(
         begun,
         ChangeOutcome { status: status.as_u16(), kind, is_own: caller.role < Role::Operator, before, after },

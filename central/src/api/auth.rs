@@ -348,8 +348,8 @@ async fn of_token(access: &Access, presented: Option<Presented>) -> Result<(Gran
     let hash = presented.map(|presented| presented.hash).ok_or_else(|| {
         ApiError::unauthorized("the Authorization header holds no token: SharedAccessSignature … or Bearer …")
     })?;
-    let (wanted, now_ms) = (hash.clone(), now_ms());
-    let found = access.store.read(move |c| Ok::<_, StoreError>(tokens::find(c, &wanted)?)).await?;
+    let (hash_sought, now_ms) = (hash.clone(), now_ms());
+    let found = access.store.read(move |c| Ok::<_, StoreError>(tokens::find(c, &hash_sought)?)).await?;
     match found {
         Some(grant) if grant.expires_ms > now_ms => {
             access.token_use.note(&access.store, &hash, &grant, now_ms);

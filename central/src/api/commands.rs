@@ -252,7 +252,7 @@ fn body(command: &Command) -> CommandBody {
         request: command.request.payload.clone(),
         connection_timeout: command.request.connect_timeout_in_seconds,
         response_timeout: command.request.response_timeout_in_seconds,
-        requested_time: rfc3339(command.asked_ms),
+        requested_time: rfc3339(command.requested_ms),
         valid_until: command.valid_until_ms.map(rfc3339),
         taken_time: command.taken_ms.map(rfc3339),
         ended_time: command.ended_ms.map(rfc3339),

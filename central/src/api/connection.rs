@@ -77,9 +77,9 @@ pub(super) async fn join(
     };
     let gateway = store.read(read).await?;
     // Reads the authority's file.
-    let made = tokio::task::spawn_blocking(move || join::word(&config, &gateway, None)).await;
-    let word = made
+    let made = tokio::task::spawn_blocking(move || join::join_token(&config, &gateway, None)).await;
+    let join_token = made
         .map_err(|_| ApiError::internal("making the line ended by itself"))?
         .map_err(|error| ApiError::conflict(format!("{error:#}")))?;
-    Ok(Json(JoinBody { line: word.to_string() }))
+    Ok(Json(JoinBody { line: join_token.to_string() }))
 }

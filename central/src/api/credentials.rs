@@ -116,19 +116,20 @@ impl Credentials {
                 () = tokio::time::sleep(EVERY) => {}
                 () = self.0.stop.cancelled() => return,
             }
-            let asked: Vec<(u64, Credential, Role)> = {
+            let snapshot: Vec<(u64, Credential, Role)> = {
                 let mut state = self.state();
                 if state.watched.is_empty() {
                     state.is_running = false;
                     return;
                 }
-                let asked = |(id, watched): (&u64, &Watched)| (*id, watched.credential.clone(), watched.role);
-                state.watched.iter().map(asked).collect()
+                let snapshot =
+                    |(id, watched): (&u64, &Watched)| (*id, watched.credential.clone(), watched.role);
+                state.watched.iter().map(snapshot).collect()
             };
             let now_ms = now_ms();
             let find_ended = move |c: &rusqlite::Connection| {
                 let mut ended = Vec::new();
-                for (id, credential, role) in asked {
+                for (id, credential, role) in snapshot {
                     if credential.role(c, now_ms)? != Some(role) {
                         ended.push(id);
                     }

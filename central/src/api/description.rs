@@ -206,7 +206,7 @@ fn add_answers(method: &Method, path: &str, operation: &mut Operation) {
         answers.entry((*status).to_owned()).or_insert_with(|| RefOr::T(error(description)));
     }
     for (status, answer) in &mut operation.responses.responses {
-        let words = OF_ALL
+        let description = OF_ALL
             .iter()
             .chain(&OF_CHANGES)
             .chain(&OF_NAMED)
@@ -215,7 +215,7 @@ fn add_answers(method: &Method, path: &str, operation: &mut Operation) {
         if let RefOr::T(answer) = answer
             && answer.description.is_empty()
         {
-            words.map_or("done", |(_, words)| words).clone_into(&mut answer.description);
+            description.map_or("done", |(_, description)| description).clone_into(&mut answer.description);
         }
     }
 }

@@ -110,9 +110,9 @@ pub(super) async fn list(
 ) -> Answer<Json<Page<TemplateBody>>> {
     let selection = conditions.selection(&paging, &stored::LISTED)?;
     let read = move |c: &Connection| Ok::<_, ServiceError>(stored::select(c, &selection)?);
-    let (found, mark) = store.read(read).await?;
+    let (found, position) = store.read(read).await?;
     let bodies = found.into_iter().map(TemplateBody::from).collect();
-    Ok(Json(Page::marked(bodies, &address, mark)))
+    Ok(Json(Page::continued(bodies, &address, position)))
 }
 
 /// One device template.
@@ -219,10 +219,10 @@ struct SkippedBody {
 pub(super) async fn make(
     State(store): State<Store>,
     StrictPath(of): StrictPath<OfDevice>,
-    Body(wanted): Body<MakeTemplate>,
+    Body(template): Body<MakeTemplate>,
 ) -> Answer<Json<MadeTemplateBody>> {
-    let display_name = wanted.display_name.map(Into::into);
-    let made = templates::make_from_device(&store, of.device_id, wanted.id, display_name).await?;
+    let display_name = template.display_name.map(Into::into);
+    let made = templates::make_from_device(&store, of.device_id, template.id, display_name).await?;
     let skipped = made.skipped.into_iter();
     Ok(Json(MadeTemplateBody {
         template: made.template.into(),

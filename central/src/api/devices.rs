@@ -247,7 +247,7 @@ pub(super) async fn list(
         let mut last = None;
         let (found, may_be_more) = devices::select(c, &selection)?;
         let (mut bodies, mut bytes) = (Vec::new(), 0);
-        for (device, mark) in found {
+        for (device, position) in found {
             // The manifests of gateways are most of a page.
             if bytes >= page::BYTES_MAX {
                 return Ok((bodies, last));
@@ -256,12 +256,12 @@ pub(super) async fn list(
             let data = body.deployment_manifest.as_ref().and_then(|manifest| manifest.data.as_ref());
             bytes += data.map_or(0, |data| data.get().len());
             bodies.push(body);
-            last = Some(mark);
+            last = Some(position);
         }
         Ok::<_, ServiceError>((bodies, last.filter(|_| may_be_more)))
     };
-    let (bodies, mark) = store.read(read).await?;
-    Ok(Json(Page::marked(bodies, &address, mark)))
+    let (bodies, position) = store.read(read).await?;
+    Ok(Json(Page::continued(bodies, &address, position)))
 }
 
 /// One gateway or device.

@@ -52,13 +52,13 @@ pub(super) async fn health(
 
 /// central's MQTT server: who is there, what one client may ask, and what was refused or let go since central started.
 #[utoipa::path(get, path = "/api/ext/mqtt-server", tag = "ext", security(("token" = [])),
-    responses((status = 200, body = DoorBody)))]
+    responses((status = 200, body = ListenerBody)))]
 pub(super) async fn mqtt_server(
     State(services): State<Services>,
     Extension(mqtt_server): Extension<Arc<MqttServer<CentralService>>>,
-) -> Json<DoorBody> {
+) -> Json<ListenerBody> {
     let settings = mqtt_server.settings();
-    Json(DoorBody {
+    Json(ListenerBody {
         clients: services.clients.connected().len() as u64,
         limits: LimitsBody {
             connections: settings.connections_max as u64,
@@ -81,8 +81,8 @@ pub(super) async fn mqtt_server(
 
 /// Connections to central's MQTT server, its limits, and what it refused.
 #[derive(Serialize, ToSchema)]
-#[schema(as = DoorBody)]
-pub(super) struct DoorBody {
+#[schema(as = ListenerBody)]
+pub(super) struct ListenerBody {
     /// Number of clients that are connected now.
     clients: u64,
     limits: LimitsBody,

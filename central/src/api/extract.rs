@@ -8,7 +8,7 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use schemas::json::{JsonError, Twice, check_outside};
 use schemas::names::{DeviceId, Identity, ModuleId};
-use schemas::redaction::{MARK, find_mark};
+use schemas::redaction::{REDACTED, find_redacted};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
@@ -65,7 +65,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
                 kept => ApiError::unprocessable(format!("the body: {kept}")),
             })?;
         }
-        check_no_mark(&bytes)?;
+        check_not_redacted(&bytes)?;
         if let Some(sent) = sent {
             sent.set(&bytes);
         }
@@ -74,20 +74,20 @@ impl<S: Send + Sync> FromRequest<S> for JsonBytes {
 }
 
 /// Refuses a document that a viewer has read and somebody else writes back: it would destroy the secrets that it hides.
-fn check_no_mark(bytes: &[u8]) -> Result<(), ApiError> {
+fn check_not_redacted(bytes: &[u8]) -> Result<(), ApiError> {
     // Escaped, or cut between two parts of create options, a search of the text does not find it.
     let has = |text: &str| bytes.windows(text.len()).any(|part| part.eq_ignore_ascii_case(text.as_bytes()));
-    if ![MARK, "\\u", "createoptions0"].into_iter().any(has) {
+    if ![REDACTED, "\\u", "createoptions0"].into_iter().any(has) {
         return Ok(());
     }
     // What is not JSON is refused for that.
     let document: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
-    match document.as_ref().and_then(find_mark) {
+    match document.as_ref().and_then(find_redacted) {
         None => Ok(()),
         Some(path) => {
             let field = if path.is_empty() { "the body" } else { &path };
             Err(ApiError::unprocessable(format!(
-                "{field}: found `{MARK}`, which stands for a secret that viewers are not shown; write the secret, or change \
+                "{field}: found `{REDACTED}`, which stands for a secret that viewers are not shown; write the secret, or change \
                  a document that was read with an operator's token"
             )))
         }

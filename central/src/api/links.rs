@@ -78,8 +78,8 @@ impl ListAddress {
     pub(super) fn after(&self, last_id: &str) -> String {
         let encode = |text: &str| utf8_percent_encode(text, ENCODED).to_string();
         let pairs = QueryPairs::parse(self.uri.query().unwrap_or("")).unwrap_or_default();
-        let asked = pairs.0.iter().filter(|(name, _)| name != SKIP_TOKEN);
-        let pairs: Vec<String> = asked
+        let kept = pairs.0.iter().filter(|(name, _)| name != SKIP_TOKEN);
+        let pairs: Vec<String> = kept
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .chain([(SKIP_TOKEN, last_id)])
             .map(|(name, value)| format!("{}={}", encode(name), encode(value)))
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_page_has_the_public_address_or_the_host_that_the_client_named_and_all_it_asked() {
+    fn the_next_page_has_the_public_address_or_the_host_that_the_client_named_and_all_parameters() {
         let query = "api-version=2022-07-31&$top=2&$filter=x%20eq%20%27a%26b%27&$skiptoken=%C3%BC%26b";
         let plain = Http::default();
         let path = format!("/api/devices?{query}");

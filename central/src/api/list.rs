@@ -16,17 +16,22 @@ pub struct Page<T> {
 }
 
 impl<T> Page<T> {
-    /// A page of up to `limit` items, with the link to the next one when it is full. `mark` is where the next page begins: behind the
+    /// A page of up to `limit` items, with the link to the next one when it is full. `position` is where the next page begins: behind the
     /// last item.
-    pub(super) fn new(value: Vec<T>, limit: u32, address: &ListAddress, mark: impl Fn(&T) -> String) -> Self {
+    pub(super) fn new(
+        value: Vec<T>,
+        limit: u32,
+        address: &ListAddress,
+        position: impl Fn(&T) -> String,
+    ) -> Self {
         let is_full = u32::try_from(value.len()) == Ok(limit);
-        let next_link = value.last().filter(|_| is_full).map(|last| address.after(&mark(last)));
+        let next_link = value.last().filter(|_| is_full).map(|last| address.after(&position(last)));
         Self { value, next_link }
     }
 
-    /// A page with the link to the next one, which begins at `mark`, when there may be one.
-    pub(super) fn marked(value: Vec<T>, address: &ListAddress, mark: Option<String>) -> Self {
-        Self { value, next_link: mark.map(|mark| address.after(&mark)) }
+    /// A page with the link to the next one, which begins at `position`, when there may be one.
+    pub(super) fn continued(value: Vec<T>, address: &ListAddress, position: Option<String>) -> Self {
+        Self { value, next_link: position.map(|position| address.after(&position)) }
     }
 
     /// All there is.

@@ -190,10 +190,10 @@ fn changed_twins(
     manifest: &Manifest,
 ) -> Result<Vec<String>, ServiceError> {
     let mut changed = Vec::new();
-    for (module, wanted) in &manifest.module_twins {
+    for (module, desired) in &manifest.module_twins {
         let of = Identity::module(gateway.clone(), module.clone());
         let stored = twins::section(c, &of, Half::Desired)?;
-        if stored.is_unreadable || stored.section.properties != *wanted {
+        if stored.is_unreadable || stored.section.properties != *desired {
             changed.push(module.to_string());
         }
     }

@@ -100,9 +100,9 @@ pub(super) async fn list(
 ) -> Answer<Json<Page<ManifestBody>>> {
     let selection = conditions.selection(&paging, &manifests::LISTED)?;
     let read = move |c: &Connection| Ok::<_, ServiceError>(manifests::select(c, &selection)?);
-    let (found, mark) = store.read(read).await?;
+    let (found, position) = store.read(read).await?;
     let bodies = found.into_iter().map(ManifestBody::from).collect();
-    Ok(Json(Page::marked(bodies, &address, mark)))
+    Ok(Json(Page::continued(bodies, &address, position)))
 }
 
 /// One stored manifest.

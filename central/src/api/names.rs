@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::{Extension, Json};
 use schemas::names::ModuleId;
-use schemas::redaction::MARK;
+use schemas::redaction::REDACTED;
 use schemas::timestamp::rfc3339;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -66,18 +66,18 @@ pub(super) async fn list(
         Ok::<_, ServiceError>(last_values::list(c, &of.device_id)?)
     };
     let named = store.read(read).await?;
-    let is_wanted = |named: &NamedValue| {
+    let is_requested = |named: &NamedValue| {
         (query.module.is_none() || query.module == named.from.module)
             && query.component.as_ref().is_none_or(|component| *component == named.component)
     };
-    let shown = named.into_iter().filter(is_wanted).map(|named| body(named, caller.role));
+    let shown = named.into_iter().filter(is_requested).map(|named| body(named, caller.role));
     Ok(Json(Page::whole(shown.collect())))
 }
 
 fn body(named: NamedValue, role: Role) -> NameBody {
     let NamedValue { from, component, name, at_ms, enqueued_ms, value } = named;
     let is_hidden = role < Role::Operator && is_secret_name(&name);
-    let value = if is_hidden { Some(mark()) } else { value };
+    let value = if is_hidden { Some(redacted()) } else { value };
     let is_number = value.as_ref().is_some_and(|value| is_number(value.get()));
     NameBody {
         module: from.module.map(|module| module.to_string()),
@@ -90,8 +90,8 @@ fn body(named: NamedValue, role: Role) -> NameBody {
     }
 }
 
-fn mark() -> Box<RawValue> {
-    serde_json::value::to_raw_value(MARK).expect("a text is JSON")
+fn redacted() -> Box<RawValue> {
+    serde_json::value::to_raw_value(REDACTED).expect("a text is JSON")
 }
 
 /// Whether a JSON value is a number.

@@ -126,7 +126,7 @@ pub(super) async fn get(
     let (refused, bytes_free) = (mqtt_server.refusals().all(), store.disk().free_bytes);
     let read = move |c: &Connection| {
         let now_ms = now_ms();
-        let (counts, needs, hidden) = look(c, &states)?;
+        let (counts, needs, hidden) = survey(c, &states)?;
         let mut needs_you = Vec::with_capacity(needs.len());
         for (device, state) in needs.into_values() {
             let (_, facts) = gather(c, &states, &refused, &device.id, now_ms)?;
@@ -175,9 +175,9 @@ pub(super) async fn get(
 type Rank = (NeedGroup, bool, bool, Option<String>, String);
 
 /// Counts, what needs a person, and how many devices each gateway that is away hides.
-type Look = (OverviewCounts, BTreeMap<Rank, (GridDevice, DeviceState)>, HashMap<String, u64>);
+type Survey = (OverviewCounts, BTreeMap<Rank, (GridDevice, DeviceState)>, HashMap<String, u64>);
 
-fn look(c: &Connection, states: &DeviceStates) -> Result<Look, ServiceError> {
+fn survey(c: &Connection, states: &DeviceStates) -> Result<Survey, ServiceError> {
     let (mut counts, mut needs, mut hidden) = (OverviewCounts::default(), BTreeMap::new(), HashMap::new());
     grid::scan(c, &GridQuery::default(), |device| {
         let state = states.of(c, &device)?;

@@ -189,7 +189,7 @@ fn requested(
         None => twin::parse_patch(&without_metadata(body))?,
         Some(name) => {
             let mut properties = twin::parse_patch(body)?;
-            component::mark(&mut properties)?;
+            component::set_marker(&mut properties)?;
             let whole = Map::from_iter([(name.to_string(), Value::Object(properties))]);
             // Once more: it is one level deeper.
             twin::parse_patch(Value::Object(whole).to_string().as_bytes())?

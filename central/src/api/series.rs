@@ -106,11 +106,11 @@ fn wrong(name: &str, found: &str, allowed: &str) -> ApiError {
 }
 
 /// A query as it was asked for.
-struct Asking {
+struct Requesting {
     query: SeriesQuery,
 }
 
-impl Asking {
+impl Requesting {
     fn read(of: OfDevice, query: &str, now_ms: u64) -> Result<Self, ApiError> {
         let pairs = QueryPairs::parse(query)?;
         let names: Vec<String> =
@@ -191,13 +191,13 @@ pub(super) async fn get(
     StrictPath(of): StrictPath<OfDevice>,
     RawQuery(query): RawQuery,
 ) -> Answer<Json<SeriesBody>> {
-    let Asking { query } = Asking::read(of, query.as_deref().unwrap_or(""), now_ms())?;
+    let Requesting { query } = Requesting::read(of, query.as_deref().unwrap_or(""), now_ms())?;
     if caller.role < Role::Operator
         && let Some(name) = query.names.iter().find(|name| is_secret_name(name))
     {
         return Err(ApiError::forbidden(format!("`{name}` may hold a secret; operators may read it")));
     }
-    let asked = query.clone();
+    let requested = query.clone();
     let read = move |c: &rusqlite::Connection| {
         let device = &query.of.device;
         devices::get(c, device)?.ok_or_else(|| no_device(device))?;
@@ -206,10 +206,10 @@ pub(super) async fn get(
     };
     let (found, losses) = store.read(read).await?;
     Ok(Json(SeriesBody {
-        from: rfc3339(asked.from_ms),
-        to: rfc3339(asked.to_ms),
-        step_ms: asked.step_ms,
-        series: asked.names.into_iter().zip(&found).map(|(name, buckets)| one(name, buckets)).collect(),
+        from: rfc3339(requested.from_ms),
+        to: rfc3339(requested.to_ms),
+        step_ms: requested.step_ms,
+        series: requested.names.into_iter().zip(&found).map(|(name, buckets)| one(name, buckets)).collect(),
         losses: losses.into_iter().map(loss).collect(),
     }))
 }

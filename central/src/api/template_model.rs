@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use central_core::model::literals::Localized;
 use central_core::model::problem::{Problem, Problems};
 use central_core::model::types::{Content, ContentKind, Field, Interface, Model, Payload, Schema};
-use central_core::template::changes::schema_word;
+use central_core::template::changes::schema_kind;
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -150,7 +150,7 @@ struct Writer {
 
 impl Writer {
     /// Counts a part; false when there are too many.
-    fn has_room(&mut self) -> bool {
+    fn has_space(&mut self) -> bool {
         self.left = self.left.saturating_sub(1);
         self.left > 0
     }
@@ -168,7 +168,7 @@ impl Writer {
     }
 
     fn capability(&mut self, content: &Content) -> Option<CapabilityBody> {
-        if !self.has_room() {
+        if !self.has_space() {
             return None;
         }
         let mut body = CapabilityBody {
@@ -222,15 +222,15 @@ impl Writer {
     /// Recursion is as deep as the schema, at most six.
     fn schema(&mut self, schema: &Schema) -> SchemaBody {
         let mut body =
-            SchemaBody { kind: schema_word(schema), values: Vec::new(), fields: Vec::new(), element: None };
-        if !self.has_room() {
+            SchemaBody { kind: schema_kind(schema), values: Vec::new(), fields: Vec::new(), element: None };
+        if !self.has_space() {
             return body;
         }
         match schema {
             Schema::Enum(values) => {
                 body.values = values
                     .iter()
-                    .take_while(|_| self.has_room())
+                    .take_while(|_| self.has_space())
                     .map(|of| EnumValueBody {
                         name: of.name.clone(),
                         display_name: text(&of.label.display_name),
@@ -248,7 +248,7 @@ impl Writer {
     }
 
     fn field(&mut self, field: &Field) -> Option<FieldBody> {
-        self.has_room().then(|| FieldBody {
+        self.has_space().then(|| FieldBody {
             name: field.name.clone(),
             display_name: text(&field.label.display_name),
             schema: self.schema(&field.schema),
@@ -297,7 +297,7 @@ impl From<&Result<Model, Problems>> for ModelBody {
             Err(problems) => Self {
                 interfaces: Vec::new(),
                 is_complete: true,
-                problems: problems.told.iter().cloned().map(Into::into).collect(),
+                problems: problems.reported.iter().cloned().map(Into::into).collect(),
                 more_problems: problems.more,
             },
         }

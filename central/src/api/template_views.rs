@@ -197,10 +197,10 @@ pub(super) async fn preview(
         let (devices, _) = stored::assignments(c, &id)?;
         Ok::<_, ServiceError>((stored::get(c, &id)?, devices, versions(c, &id)?))
     };
-    let (stands, devices, versions) = store.read(read).await?;
+    let (existing, devices, versions) = store.read(read).await?;
     // Without a connection of the store, for which others wait.
     let previewed = checking::check(move || {
-        let preview = templates::preview(stands, devices, &of.template_id, change)?;
+        let preview = templates::preview(existing, devices, &of.template_id, change)?;
         let changes = match (&preview.before, &preview.model) {
             (Some(before), Ok(after)) => changes::changes(before, after),
             _ => Vec::new(),

@@ -15,8 +15,8 @@ pub struct AuditLimits {
 }
 
 /// Declares an enum that is stored and shown as a word.
-macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+macro_rules! text_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub enum $name { $($(#[$variant_doc])* $variant),+ }
@@ -24,17 +24,17 @@ macro_rules! words {
         impl $name {
             /// As it is stored and shown.
             pub fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $word),+ }
+                match self { $(Self::$variant => $text),+ }
             }
         }
 
         impl std::str::FromStr for $name {
-            type Err = UnknownWord;
+            type Err = UnknownValue;
 
-            fn from_str(text: &str) -> Result<Self, UnknownWord> {
+            fn from_str(text: &str) -> Result<Self, UnknownValue> {
                 match text {
-                    $($word => Ok(Self::$variant),)+
-                    other => Err(UnknownWord(other.to_owned())),
+                    $($text => Ok(Self::$variant),)+
+                    other => Err(UnknownValue(other.to_owned())),
                 }
             }
         }
@@ -44,9 +44,9 @@ macro_rules! words {
 /// A word of the audit log is of no known kind.
 #[derive(Debug, thiserror::Error)]
 #[error("`{0}` is no word of the audit log")]
-pub struct UnknownWord(String);
+pub struct UnknownValue(String);
 
-words! {
+text_enum! {
     ActorKind {
         User = "user",
         Token = "token",
@@ -56,7 +56,7 @@ words! {
     }
 }
 
-words! {
+text_enum! {
     /// What was asked for.
     EntryKind {
         Created = "created",
@@ -75,7 +75,7 @@ words! {
     }
 }
 
-words! {
+text_enum! {
     /// Rows of one kind; the oldest of a kind are deleted for newer ones.
     Class {
         Change = "change",

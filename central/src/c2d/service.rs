@@ -14,7 +14,7 @@ use schemas::names::{DeviceId, Identity};
 use tokio_util::sync::CancellationToken;
 
 use super::source::StoredCloudMessages;
-use crate::access::authorize::{Way, authorize};
+use crate::access::authorize::{Statement, authorize};
 use crate::clock::now_ms;
 use crate::error::{ServiceError, no_device};
 use crate::gateway_sync::service::GatewaySync;
@@ -123,7 +123,7 @@ impl C2d {
         settlement: Settlement,
     ) -> BoxFuture<'static, Result<(), ServiceError>> {
         self.store.submit(move |c| {
-            authorize(c, &gateway, &Identity::device(device.clone()), Way::Settlement, None)?;
+            authorize(c, &gateway, &Identity::device(device.clone()), Statement::Settlement, None)?;
             if !cloud_messages::end(c, &device, sequence, &settlement)? {
                 tracing::info!(%device, sequence, "a second end of a cloud-to-device message was left out");
             }

@@ -112,7 +112,7 @@ fn import(data: &DataArgs, file: &Path, template: Option<String>, is_dry_run: bo
         let shown = ask_serving(data, Role::Operator, |listen, line| {
             central::ask::post(listen, "/api/ext/devices/import/preview", line, &body)
         })?;
-        return told(&shown["faults"], &shown["valid"], &shown["failed"], "can be added");
+        return print_result(&shown["faults"], &shown["valid"], &shown["failed"], "can be added");
     }
     let ended = ask_serving(data, Role::Operator, |listen, line| {
         let begun = central::ask::post(listen, "/api/ext/devices/import", line, &body)?;
@@ -127,7 +127,7 @@ fn import(data: &DataArgs, file: &Path, template: Option<String>, is_dry_run: bo
     })?;
     anyhow::ensure!(ended["state"] == "done", "central ended before the import did; import the file again");
     let added = ended["done"].as_u64().unwrap_or(0).saturating_sub(ended["failed"].as_u64().unwrap_or(0));
-    told(&ended["faults"], &added.into(), &ended["failed"], "are added")
+    print_result(&ended["faults"], &added.into(), &ended["failed"], "are added")
 }
 
 fn without_nulls(mut body: Value) -> Value {
@@ -138,12 +138,12 @@ fn without_nulls(mut body: Value) -> Value {
 }
 
 /// Prints each line that failed, and the sum; fails when one did.
-fn told(faults: &Value, added: &Value, failed: &Value, word: &str) -> anyhow::Result<()> {
+fn print_result(faults: &Value, added: &Value, failed: &Value, outcome: &str) -> anyhow::Result<()> {
     for fault in faults.as_array().into_iter().flatten() {
         let why = fault["why"].as_str().unwrap_or("?");
         logging::print(&format!("line {}: {why}", fault["line"]));
     }
-    logging::print(&format!("{added} devices {word}"));
+    logging::print(&format!("{added} devices {outcome}"));
     anyhow::ensure!(failed.as_u64() == Some(0), "{failed} lines cannot be added");
     Ok(())
 }

@@ -45,7 +45,7 @@ fn add(data: &DataArgs, id: DeviceId, ca: Option<&Path>) -> anyhow::Result<()> {
     let gateway = gateway.with_context(|| {
         format!("device `{name}` is registered and is not a gateway; choose another id, or delete that device first")
     })?;
-    let text = join::word(&config, &gateway, ca)?;
+    let text = join::join_token(&config, &gateway, ca)?;
     logging::print(&format!("edge-agent init --join {text}"));
     Ok(())
 }

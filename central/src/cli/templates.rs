@@ -60,10 +60,10 @@ fn list(data: &DataArgs) -> anyhow::Result<()> {
 
 fn export(data: &DataArgs, id: String) -> anyhow::Result<()> {
     let config = data.config_for_existing()?;
-    let told = id.clone();
+    let reported = id.clone();
     let template = in_store(&config, move |c| templates::get(c, &id))?;
     let template = template.with_context(|| {
-        format!("device template `{told}` is not stored; `central template list` names those that are")
+        format!("device template `{reported}` is not stored; `central template list` names those that are")
     })?;
     let mut document = json!(template.document);
     document["@id"] = template.id.into();
@@ -86,7 +86,7 @@ fn check(file: &Path) -> anyhow::Result<()> {
             Ok(())
         }
         Err(problems) => {
-            for problem in &problems.told {
+            for problem in &problems.reported {
                 logging::print(&problem.to_string());
             }
             anyhow::bail!("{}: {} problems", file.display(), problems.count());

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::request::{check, no_answer};
-use crate::access::authorize::{Way, authorize};
+use crate::access::authorize::{Statement, authorize};
 use crate::clock::now_ms;
 use crate::error::ServiceError;
 use crate::lookup::require;
@@ -57,7 +57,7 @@ impl Commands {
         request: MethodRequest,
     ) -> Result<Command, ServiceError> {
         check(&request)?;
-        let asked_ms = now_ms();
+        let requested_ms = now_ms();
         let wait =
             Duration::from_secs(request.connect_timeout_in_seconds + request.response_timeout_in_seconds);
         let id = uuid::Uuid::new_v4().to_string();
@@ -66,14 +66,15 @@ impl Commands {
             let id = id.clone();
             move |c| {
                 let device = require(c, &target)?;
-                let gateway = device.carrier().cloned();
-                let deadline_ms = asked_ms + u64::try_from((wait + GRACE).as_millis()).unwrap_or(u64::MAX);
+                let gateway = device.serving_gateway().cloned();
+                let deadline_ms =
+                    requested_ms + u64::try_from((wait + GRACE).as_millis()).unwrap_or(u64::MAX);
                 let command = Command {
                     id,
                     gateway,
                     target,
                     request,
-                    asked_ms,
+                    requested_ms,
                     deadline_ms,
                     valid_until_ms: None,
                     taken_ms: None,
@@ -201,7 +202,7 @@ impl Commands {
                         Some(command) if command.gateway.as_ref() == Some(&gateway) => {}
                         // It answers faster than it is noted that it took the command.
                         Some(command) if commands::take(c, &id, Some(&gateway), now_ms)? => {
-                            authorize(c, &gateway, &command.target, Way::Answer, None)?;
+                            authorize(c, &gateway, &command.target, Statement::Answer, None)?;
                         }
                         Some(_) => {
                             return Err(ServiceError::Forbidden(format!(

@@ -42,7 +42,7 @@ const VALID_MAX: u64 = 7 * 24 * 3600;
 /// What a device that listens did not take is tried again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The longest time between two readings of the clock, which may jump.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 /// Commands that wait for their targets.
 pub struct WaitingCommands {
@@ -93,12 +93,12 @@ impl WaitingCommands {
                 "connectionTimeout: leave it out beside validFor, which says how long the target is waited for".into(),
             ));
         }
-        let asked_ms = now_ms();
-        let valid_until_ms = asked_ms + valid_for * 1000;
+        let requested_ms = now_ms();
+        let valid_until_ms = requested_ms + valid_for * 1000;
         // What began to run in its last moment may take as long as it was given.
         let grace = Duration::from_secs(request.response_timeout_in_seconds) + GRACE;
         let id = uuid::Uuid::new_v4().to_string();
-        let (command, row, carrier) = self
+        let (command, row, serving_gateway) = self
             .store
             .submit(move |c| {
                 let device = require(c, &target)?;
@@ -123,10 +123,10 @@ impl WaitingCommands {
                 }
                 let command = Command {
                     id,
-                    gateway: device.carrier().cloned(),
+                    gateway: device.serving_gateway().cloned(),
                     target,
                     request,
-                    asked_ms,
+                    requested_ms,
                     deadline_ms: valid_until_ms + u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
                     valid_until_ms: Some(valid_until_ms),
                     taken_ms: None,
@@ -134,11 +134,11 @@ impl WaitingCommands {
                     outcome: None,
                 };
                 let row = commands::insert(c, &command)?;
-                Ok((command, row, device.carrier().cloned()))
+                Ok((command, row, device.serving_gateway().cloned()))
             })
             .await?;
         self.changed.notify_one();
-        self.deliver(&command.target.device, carrier.as_ref(), [row]);
+        self.deliver(&command.target.device, serving_gateway.as_ref(), [row]);
         Ok(command)
     }
 
@@ -146,10 +146,10 @@ impl WaitingCommands {
     pub(crate) fn deliver(
         self: &Arc<Self>,
         device: &DeviceId,
-        carrier: Option<&DeviceId>,
+        serving_gateway: Option<&DeviceId>,
         rows: impl IntoIterator<Item = u64>,
     ) {
-        match carrier {
+        match serving_gateway {
             Some(gateway) if gateway == device || !self.listens_here(device) => {
                 self.gateway_sync.send_commands(gateway, rows)
             }
@@ -234,7 +234,7 @@ impl WaitingCommands {
                 }
             }
             let wait =
-                next.map_or(LOOK_EVERY, |at| Duration::from_millis(at.saturating_sub(now)).min(LOOK_EVERY));
+                next.map_or(CHECK_EVERY, |at| Duration::from_millis(at.saturating_sub(now)).min(CHECK_EVERY));
             tokio::select! {
                 // At least a little: a command that could not be ended is not tried again in a whirl.
                 () = tokio::time::sleep(wait.max(Duration::from_millis(10))) => {}
@@ -251,7 +251,7 @@ fn expired(command: &Command) -> Outcome {
         // It may have been called.
         Some(_) => no_answer(command),
         None => {
-            let valid_ms = command.valid_until_ms.unwrap_or_default().saturating_sub(command.asked_ms);
+            let valid_ms = command.valid_until_ms.unwrap_or_default().saturating_sub(command.requested_ms);
             Err(MethodFailure::Expired { target: command.target.to_string(), seconds: valid_ms / 1000 })
         }
     }

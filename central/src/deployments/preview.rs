@@ -93,8 +93,8 @@ impl DeploymentFacts {
         );
         let is_in_force =
             reported.rollout.version_in_force.is_none_or(|version| version == self.desired_version);
-        let is_looked_at = reported.last_desired_version == Some(self.desired_version);
-        is_read && self.desired_version > 0 && is_looked_at && is_in_force
+        let is_observed = reported.last_desired_version == Some(self.desired_version);
+        is_read && self.desired_version > 0 && is_observed && is_in_force
     }
 
     /// The containers that the gateway reports.
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_that_is_away_or_was_given_nothing_is_told_so() {
+    fn a_gateway_that_is_away_or_was_given_nothing_learns_it() {
         let away = DeploymentFacts { is_connected: false, ..facts(Some(reported(3, 200, &json!({})))) };
         assert!(away.preview(&next(), 0).unknown.iter().any(|text| text.contains("not connected")));
         let nothing =

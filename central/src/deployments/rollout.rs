@@ -79,9 +79,9 @@ impl RolloutProgress {
 
 /// The first module that shall run and does not, with its reason.
 fn stopped_module(desired: &ReceivedReport, reported: &ReceivedReport) -> Option<String> {
-    let mut wanted = desired.modules.iter().flatten().filter(|(_, module)| module.shall_run());
+    let mut running_ones = desired.modules.iter().flatten().filter(|(_, module)| module.shall_run());
     let is_stopped = |name: &str| !reported.module(name).is_some_and(ReceivedModule::is_running);
-    let (name, _) = wanted.find(|(name, _)| is_stopped(name))?;
+    let (name, _) = running_ones.find(|(name, _)| is_stopped(name))?;
     let module = reported.module(name);
     let why = module.and_then(|module| module.status_description.clone()).filter(|why| !why.is_empty());
     Some(match (why, module.and_then(|module| module.runtime_status.clone())) {

@@ -75,7 +75,7 @@ impl Deployments {
             // On the writer's thread: a later version cannot overtake an earlier one on its way to the device.
             move |desired: &Desired| clients.send_desired(&target, desired.version, &desired.patch),
         );
-        if let Some(gateway) = written.await?.device.carrier() {
+        if let Some(gateway) = written.await?.device.serving_gateway() {
             self.gateway_sync.send_desired(gateway, of);
         }
         Ok(())
@@ -149,12 +149,12 @@ fn desire(
             properties.extend(others.map(|(other, value)| (other.clone(), value.clone())));
         }
     }
-    component::mark_known(&mut properties, [&section, &reported])?;
+    component::set_known_markers(&mut properties, [&section, &reported])?;
     let mut patch = match change {
         DesiredChange::Merge => properties,
         DesiredChange::Replace => twin::difference(&section.properties, &properties),
     };
-    component::mark_known(&mut patch, [&section, &reported])?;
+    component::set_known_markers(&mut patch, [&section, &reported])?;
     twin::patch(&mut section, &patch)?;
     twins::write(c, of, Half::Desired, &section, now_ms)?;
     Ok(Desired { device, version: section.version, patch })

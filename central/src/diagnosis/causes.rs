@@ -36,7 +36,7 @@ pub struct DiagnosisFacts {
     /// When its last message was received.
     pub last_message_ms: Option<u64>,
     /// The gateway that it is behind.
-    pub gateway: Option<CarrierKnown>,
+    pub gateway: Option<GatewayKnown>,
     /// Its attempts to connect that were refused, the last ones first.
     pub attempts: Vec<Attempt>,
     /// Two clients use its identity.
@@ -57,7 +57,7 @@ pub struct DiagnosisFacts {
 
 /// The gateway of a device.
 #[derive(Debug, Clone, Default)]
-pub struct CarrierKnown {
+pub struct GatewayKnown {
     pub id: String,
     /// An operator blocked it.
     pub is_blocked: bool,
@@ -230,7 +230,7 @@ pub fn text(verdict: &str, causes: &[Cause]) -> String {
 pub fn causes(facts: &DiagnosisFacts) -> Vec<Cause> {
     let mut causes = Vec::new();
     causes.extend(registration(facts));
-    causes.extend(carrier(facts));
+    causes.extend(serving_gateway(facts));
     if facts.connected_since_ms.is_none() {
         causes.extend(attempts(facts));
         // What was refused or is blocked explains the silence; a guess beside it would only distract.
@@ -269,7 +269,7 @@ fn registration(facts: &DiagnosisFacts) -> Option<Cause> {
     })
 }
 
-fn carrier(facts: &DiagnosisFacts) -> Option<Cause> {
+fn serving_gateway(facts: &DiagnosisFacts) -> Option<Cause> {
     let gateway = facts.gateway.as_ref().filter(|gateway| !gateway.is_connected)?;
     if facts.connected_since_ms.is_some() {
         return None;
@@ -308,7 +308,7 @@ fn attempts(facts: &DiagnosisFacts) -> Vec<Cause> {
     }
     let cause = |refusal: &Refusal| {
         let of_kind = || facts.attempts.iter().filter(|attempt| attempt.refusal == *refusal);
-        let (id, sentence, mend) = refusal.words();
+        let (id, sentence, mend) = refusal.texts();
         let cause = Cause::new(id, Certainty::Certain, sentence, mend).by("openConnect");
         of_kind()
             .take(SAME_MAX)

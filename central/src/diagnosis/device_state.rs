@@ -18,7 +18,7 @@ pub struct StateFacts<'a> {
     /// When it last came or went; `None` when it never did.
     pub last_seen_ms: Option<u64>,
     /// The gateway that it is behind.
-    pub gateway: Option<CarrierFacts<'a>>,
+    pub gateway: Option<GatewayFacts<'a>>,
     /// What a gateway reports; `None` of a device, and of a gateway that has no manifest.
     pub modules: Option<ModuleCounts>,
     /// Two clients take its connection from each other.
@@ -29,7 +29,7 @@ pub struct StateFacts<'a> {
 
 /// The gateway that carries a device's messages.
 #[derive(Debug, Clone, Copy)]
-pub struct CarrierFacts<'a> {
+pub struct GatewayFacts<'a> {
     pub id: &'a str,
     /// Whether central hears it, and with it of the devices behind it.
     pub is_connected: bool,
@@ -41,7 +41,7 @@ pub struct CarrierFacts<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ModuleCounts {
     /// Modules that its manifest wants running.
-    pub wanted: u32,
+    pub desired: u32,
     /// Those of them that run, as it reported last.
     pub running: u32,
 }
@@ -131,7 +131,7 @@ pub struct DeviceState {
     pub reason: Option<String>,
     /// Modules that a gateway's manifest wants running; null of others.
     #[serde(rename = "modulesWanted")]
-    pub modules_wanted: Option<u32>,
+    pub modules_desired: Option<u32>,
     /// Those of them that run.
     pub modules_running: Option<u32>,
 }
@@ -147,18 +147,18 @@ impl DeviceState {
             lifecycle: lifecycle(facts),
             verdict,
             reason,
-            modules_wanted: facts.modules.map(|modules| modules.wanted),
+            modules_desired: facts.modules.map(|modules| modules.desired),
             modules_running: facts.modules.map(|modules| modules.running),
         }
     }
 }
 
 fn connectivity(facts: &StateFacts<'_>) -> Connectivity {
-    let is_carrier_away = facts.gateway.is_some_and(|gateway| !gateway.is_connected);
+    let is_gateway_away = facts.gateway.is_some_and(|gateway| !gateway.is_connected);
     match (facts.connected_since_ms, facts.last_seen_ms) {
         (Some(_), _) => Connectivity::Connected,
         (None, None) => Connectivity::Never,
-        (None, Some(_)) if is_carrier_away => Connectivity::Unknown,
+        (None, Some(_)) if is_gateway_away => Connectivity::Unknown,
         (None, Some(_)) => Connectivity::Disconnected,
     }
 }
@@ -203,10 +203,10 @@ fn connected_verdict(facts: &StateFacts<'_>) -> (Verdict, Option<String>) {
     if facts.has_identity_conflict {
         return (Verdict::Degraded, Some("two clients use this identity".to_owned()));
     }
-    if let Some(ModuleCounts { wanted, running }) = facts.modules
-        && running < wanted
+    if let Some(ModuleCounts { desired, running }) = facts.modules
+        && running < desired
     {
-        return (Verdict::Degraded, Some(format!("{running} of {wanted} modules run")));
+        return (Verdict::Degraded, Some(format!("{running} of {desired} modules run")));
     }
     match facts.error_finding {
         Some(finding) => (Verdict::Degraded, Some(finding.to_owned())),
@@ -229,8 +229,8 @@ mod tests {
         error_finding: None,
     };
 
-    fn behind(is_connected: bool, is_enabled: bool) -> Option<CarrierFacts<'static>> {
-        Some(CarrierFacts { id: "gw", is_connected, is_enabled })
+    fn behind(is_connected: bool, is_enabled: bool) -> Option<GatewayFacts<'static>> {
+        Some(GatewayFacts { id: "gw", is_connected, is_enabled })
     }
 
     #[test]
@@ -239,7 +239,7 @@ mod tests {
         use Lifecycle::{Blocked, Provisioned, Registered, WaitingForApproval};
         let up = StateFacts { connected_since_ms: Some(5), last_seen_ms: Some(4), ..ENABLED };
         let seen = StateFacts { last_seen_ms: Some(4), ..ENABLED };
-        let some = |wanted, running| Some(ModuleCounts { wanted, running });
+        let some = |desired, running| Some(ModuleCounts { desired, running });
         #[rustfmt::skip]
         let table = [
             ("never connected", ENABLED, Never, Registered, Verdict::Unknown, Some("it has never connected")),
@@ -282,7 +282,7 @@ mod tests {
                 connected_since_ms: bit(2).then_some(9),
                 last_seen_ms: bit(3).then_some(8),
                 gateway: if bit(4) { behind(bit(5), true) } else { None },
-                modules: bit(6).then_some(ModuleCounts { wanted: 2, running: 1 }),
+                modules: bit(6).then_some(ModuleCounts { desired: 2, running: 1 }),
                 has_identity_conflict: bit(7),
                 error_finding: None,
             };

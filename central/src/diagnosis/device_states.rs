@@ -6,7 +6,7 @@ use edge_hub::clients::Clients;
 use rusqlite::Connection;
 use schemas::names::{DeviceId, Identity};
 
-use crate::diagnosis::device_state::{CarrierFacts, DeviceState, StateFacts};
+use crate::diagnosis::device_state::{DeviceState, GatewayFacts, StateFacts};
 use crate::diagnosis::gateway_report::{GatewayReport, ReportCache};
 use crate::gateway_sync::connections::Connections;
 use crate::store::grid::GridDevice;
@@ -48,7 +48,7 @@ impl DeviceStates {
         let gateway = device.gateway.as_ref();
         let report = if device.is_gateway { Some(self.report(c, device)?) } else { None };
         let connections = &self.connections;
-        let carrier = gateway.map(|(id, is_enabled)| CarrierFacts {
+        let serving_gateway = gateway.map(|(id, is_enabled)| GatewayFacts {
             id: id.as_str(),
             is_connected: self.is_connected(id),
             is_enabled: *is_enabled,
@@ -58,7 +58,7 @@ impl DeviceStates {
             is_waiting: device.is_waiting,
             connected_since_ms: connections.since(&identity, gateway.map(|(id, _)| id)),
             last_seen_ms: device.last_seen_ms,
-            gateway: carrier,
+            gateway: serving_gateway,
             modules: report.as_ref().and_then(|report| report.modules),
             has_identity_conflict: self.clients.conflict(&identity).is_some(),
             error_finding: report.as_ref().and_then(|report| report.error_finding.as_deref()),

@@ -28,10 +28,10 @@ pub struct GatewayReport {
 impl GatewayReport {
     /// Of both sections of `$edgeAgent`, and the version of the desired one.
     pub fn of(desired_version: u64, desired: &ReceivedReport, reported: &ReceivedReport) -> Self {
-        let modules = desired.modules.as_ref().map(|wanted| {
+        let modules = desired.modules.as_ref().map(|desired| {
             let mut counts = ModuleCounts::default();
-            for (name, _) in wanted.iter().filter(|(_, module)| module.shall_run()) {
-                counts.wanted += 1;
+            for (name, _) in desired.iter().filter(|(_, module)| module.shall_run()) {
+                counts.desired += 1;
                 counts.running += u32::from(reported.module(name).is_some_and(ReceivedModule::is_running));
             }
             counts
@@ -102,16 +102,16 @@ mod tests {
     use serde_json::{Value, json};
 
     #[test]
-    fn a_module_counts_when_it_is_wanted_and_runs_when_its_gateway_says_so() {
+    fn a_module_counts_when_it_is_desired_and_runs_when_its_gateway_says_so() {
         let of = |desired: Value, reported: Value| {
             let read = |section: Value| ReceivedReport::of(section.as_object().unwrap());
             GatewayReport::of(0, &read(desired), &read(reported))
         };
-        let wanted = json!({"modules": {"a": {"status": "running"}, "b": {}, "c": {"status": "stopped"}}});
-        let told = json!({"modules": {"a": {"runtimeStatus": "running"}, "b": {"runtimeStatus": "backoff"},
+        let desired = json!({"modules": {"a": {"status": "running"}, "b": {}, "c": {"status": "stopped"}}});
+        let reported = json!({"modules": {"a": {"runtimeStatus": "running"}, "b": {"runtimeStatus": "backoff"},
             "c": {"runtimeStatus": "running"}, "d": {"runtimeStatus": "running"}}});
-        assert_eq!(of(wanted.clone(), told).modules, Some(ModuleCounts { wanted: 2, running: 1 }));
-        assert_eq!(of(wanted, json!({})).modules, Some(ModuleCounts { wanted: 2, running: 0 }));
+        assert_eq!(of(desired.clone(), reported).modules, Some(ModuleCounts { desired: 2, running: 1 }));
+        assert_eq!(of(desired, json!({})).modules, Some(ModuleCounts { desired: 2, running: 0 }));
         assert_eq!(of(json!({}), json!({"modules": {"a": {}}})).modules, None);
         let unreadable = of(json!({"modules": 5}), json!({"modules": [], "health": 7}));
         assert_eq!((unreadable.modules, unreadable.error_finding), (None, None));

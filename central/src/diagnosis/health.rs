@@ -96,13 +96,13 @@ impl Health {
         if let Some((_, report)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
             return report.clone();
         }
-        let report = Arc::new(look(store, telemetry).await);
+        let report = Arc::new(inspect(store, telemetry).await);
         *last = Some((Instant::now(), report.clone()));
         report
     }
 }
 
-async fn look(store: &Store, telemetry: &Ingest) -> Report {
+async fn inspect(store: &Store, telemetry: &Ingest) -> Report {
     let since = Instant::now();
     let write = store.submit(|c| {
         c.execute("INSERT OR REPLACE INTO probe (id, at_ms) VALUES (1, ?1)", [now_ms().cast_signed()])?;

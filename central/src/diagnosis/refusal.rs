@@ -81,7 +81,7 @@ impl Refusal {
     }
 
     /// The id of the cause, its sentence, and what mends it.
-    pub(super) fn words(self) -> (&'static str, &'static str, &'static str) {
+    pub(super) fn texts(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::Blocked => ("blocked", "An operator blocked it.", "Unblock it."),
             Self::NotApproved => {

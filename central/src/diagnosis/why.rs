@@ -10,7 +10,7 @@ use schemas::timestamp::parse_rfc3339;
 use serde_json::Value;
 
 use crate::diagnosis::causes::{
-    CarrierKnown, ConflictKnown, DiagnosisFacts, KnownFinding, KnownLoss, StoppedModule, Undecodable,
+    ConflictKnown, DiagnosisFacts, GatewayKnown, KnownFinding, KnownLoss, StoppedModule, Undecodable,
     WrongTime,
 };
 use crate::diagnosis::device_state::DeviceState;
@@ -72,7 +72,7 @@ pub fn gather(
             gateway_report::section(c, &gateway, Half::Reported)?,
             id,
         ));
-        facts.gateway = Some(carrier(c, states, gateway, is_enabled)?);
+        facts.gateway = Some(serving_gateway(c, states, gateway, is_enabled)?);
     }
     if device.is_gateway {
         add_report(c, &device, &mut facts)?;
@@ -88,15 +88,15 @@ pub fn gather(
     Ok((state, facts))
 }
 
-fn carrier(
+fn serving_gateway(
     c: &Connection,
     states: &DeviceStates,
     gateway: DeviceId,
     is_enabled: bool,
-) -> rusqlite::Result<CarrierKnown> {
+) -> rusqlite::Result<GatewayKnown> {
     let last_seen_ms = grid::of_ids(c, [&gateway])?.pop().and_then(|device| device.last_seen_ms);
     let is_connected = states.is_connected(&gateway);
-    Ok(CarrierKnown { id: gateway.into(), is_blocked: !is_enabled, is_connected, last_seen_ms })
+    Ok(GatewayKnown { id: gateway.into(), is_blocked: !is_enabled, is_connected, last_seen_ms })
 }
 
 fn attempts_at_central(refused: &[Refused], id: &DeviceId) -> Vec<Attempt> {
@@ -132,8 +132,8 @@ fn attempts_at(gateway: &DeviceId, reported: ReceivedReport, id: &DeviceId) -> V
 fn add_report(c: &Connection, gateway: &GridDevice, facts: &mut DiagnosisFacts) -> rusqlite::Result<()> {
     let reported = gateway_report::section(c, &gateway.id, Half::Reported)?;
     let desired = gateway_report::section(c, &gateway.id, Half::Desired)?;
-    let wanted = desired.modules.unwrap_or_default();
-    for name in wanted.into_iter().filter(|(_, desired)| desired.shall_run()).map(|(name, _)| name) {
+    let modules = desired.modules.unwrap_or_default();
+    for name in modules.into_iter().filter(|(_, desired)| desired.shall_run()).map(|(name, _)| name) {
         let module = reported.module(&name).cloned().unwrap_or_default();
         if !module.is_running() {
             facts.stopped_modules.push(StoppedModule {

@@ -11,5 +11,5 @@ pub(crate) enum Evidence {
     /// The device signed with the certificate's key in a TLS handshake with central.
     Handshake,
     /// Certificates alone, which are public. That the device has the key, a gateway says.
-    GatewayWord,
+    GatewayClaim,
 }

@@ -73,7 +73,7 @@ pub(crate) fn place(
         (Evidence::Token { ends_at }, Some(before)) if ends_at <= before.token_ends_at => {
             return refused("its token is not newer than the one that it enrolled with elsewhere");
         }
-        (Evidence::GatewayWord, Some(before)) if before.is_bound => {
+        (Evidence::GatewayClaim, Some(before)) if before.is_bound => {
             return refused("it enrolled elsewhere, with a proof that central checked itself");
         }
         _ => {}

@@ -51,7 +51,7 @@ enum ProofError {
         "gateway `{gateway}` cannot show central that the device has the certificate's key; put the device behind the gateway by \
          a relationship, or let it enrol at central"
     )]
-    OnlyGatewaysWord { gateway: DeviceId },
+    OnlyClaimed { gateway: DeviceId },
     #[error("no enabled enrolment group would take it")]
     NoGroup,
     #[error("no enabled enrolment group with a verified certificate would take it")]
@@ -141,7 +141,7 @@ pub(crate) fn prove(
         let evidence = match (&chain, via) {
             (None, _) => Evidence::Token { ends_at },
             (Some(_), None) => Evidence::Handshake,
-            (Some(_), Some(_)) => Evidence::GatewayWord,
+            (Some(_), Some(_)) => Evidence::GatewayClaim,
         };
         Proven { source, evidence, ends_at }
     };
@@ -156,8 +156,8 @@ pub(crate) fn prove(
         let ends_at = by_its_own(&device, shown, chain.as_ref(), site).map_err(refused)?;
         let proven = proven(Source::Own, ends_at);
         return match via {
-            Some(gateway) if proven.evidence == Evidence::GatewayWord && !is_placed => {
-                Err(refused(ProofError::OnlyGatewaysWord { gateway: gateway.clone() }))
+            Some(gateway) if proven.evidence == Evidence::GatewayClaim && !is_placed => {
+                Err(refused(ProofError::OnlyClaimed { gateway: gateway.clone() }))
             }
             _ => Ok(proven),
         };

@@ -92,10 +92,10 @@ pub(super) fn register(
     let enrollment = EnrollmentRecord {
         group,
         operation_id: format!("{}.{}", site.id_scope, uuid::Uuid::new_v4()),
-        is_bound: evidence != Evidence::GatewayWord || before.as_ref().is_some_and(|before| before.is_bound),
+        is_bound: evidence != Evidence::GatewayClaim || before.as_ref().is_some_and(|before| before.is_bound),
         token_ends_at: match evidence {
             Evidence::Token { ends_at } => ends_at.max(token_ends_at),
-            Evidence::Handshake | Evidence::GatewayWord => token_ends_at,
+            Evidence::Handshake | Evidence::GatewayClaim => token_ends_at,
         },
         created_ms: before.as_ref().map_or(now_ms, |before| before.created_ms),
         updated_ms: now_ms,

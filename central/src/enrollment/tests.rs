@@ -11,7 +11,7 @@ use schemas::provisioning::{Enrolment, EnrolmentAnswer, EnrolmentRequest};
 use super::proving::Site;
 use super::registration::{APPROVAL_WAIT_MS, Registered, register, status};
 use crate::access::admission::Admission;
-use crate::access::authorize::{Way, authorize};
+use crate::access::authorize::{Statement, authorize};
 use crate::clock::now_ms;
 use crate::error::ServiceError;
 use crate::new_device::new_device;
@@ -92,7 +92,7 @@ enum State {
     /// At central, or through another gateway by token.
     EnrolledElsewhereBound,
     /// Through another listed gateway by certificate.
-    EnrolledElsewhereByWord,
+    EnrolledElsewhereByClaim,
 }
 
 impl State {
@@ -105,7 +105,7 @@ impl State {
         Self::PlacedElsewhere,
         Self::EnrolledHere,
         Self::EnrolledElsewhereBound,
-        Self::EnrolledElsewhereByWord,
+        Self::EnrolledElsewhereByClaim,
     ];
 
     fn is_operators(self) -> bool {
@@ -232,7 +232,7 @@ impl World {
     }
 
     fn claim(&self, gateway: &DeviceId, device: &str) {
-        authorize(&self.c, gateway, &Identity::device(id(device)), Way::Telemetry, None).unwrap();
+        authorize(&self.c, gateway, &Identity::device(id(device)), Statement::Telemetry, None).unwrap();
     }
 
     /// Brings a device into a state; `None` when there is no such case.
@@ -263,10 +263,10 @@ impl World {
                 self.register(&before, None).unwrap();
             }
             State::EnrolledElsewhereBound => drop(self.register(&before, Some(&id("other"))).unwrap()),
-            State::EnrolledElsewhereByWord if proof.is_certificate() => {
+            State::EnrolledElsewhereByClaim if proof.is_certificate() => {
                 self.register(&before, Some(&id("listed-2"))).unwrap();
             }
-            State::EnrolledElsewhereByWord => return None,
+            State::EnrolledElsewhereByClaim => return None,
         }
         Some(())
     }
@@ -331,12 +331,12 @@ fn every_proof_through_every_gateway_enrols_a_device_of_every_state_or_leaves_it
                     _ => via.gateway(),
                 };
                 assert_eq!((after.gateway, after.is_claim), (gateway, false), "{name}");
-                let told = registered.unwrap().gateways;
+                let notified = registered.unwrap().gateways;
                 let former = before.and_then(|before| before.gateway);
                 for concerned in
                     via.gateway().iter().chain(&former).filter(|_| state != State::PlacedElsewhere)
                 {
-                    assert!(told.contains(concerned), "{name}: {concerned} is not told");
+                    assert!(notified.contains(concerned), "{name}: {concerned} is not told");
                 }
                 assert!(!proof.is_strangers());
             }
@@ -418,7 +418,7 @@ fn an_enrolment_ends_a_gateways_claim_and_what_the_gateway_stored_under_it() {
     assert!(!press.is_claim && press.keys.is_some() && press.gateway.is_none());
     assert!(press.generation > claimed.generation, "it is another device of that id");
     assert_eq!(twins::section(&world.c, &identity, Half::Reported).unwrap().section.version, 0);
-    assert!(authorize(&world.c, &id("claimant"), &identity, Way::Telemetry, None).is_err());
+    assert!(authorize(&world.c, &id("claimant"), &identity, Statement::Telemetry, None).is_err());
 }
 
 mod approval;

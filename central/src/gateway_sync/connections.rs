@@ -35,8 +35,8 @@ struct Behind {
     clients: HashMap<Identity, u64>,
     snapshot: Assembly<Identity>,
     /// The question for the time that is to be answered next.
-    time_asked: Option<u64>,
-    is_telling_time: bool,
+    time_requested: Option<u64>,
+    is_sending_time: bool,
 }
 
 impl Inner {
@@ -58,9 +58,9 @@ impl Connections {
     }
 
     /// Begins to note devices whose connections change, or ends it.
-    pub fn note_changes(&self, is_wanted: bool) {
+    pub fn note_changes(&self, is_followed: bool) {
         let mut inner = self.inner();
-        match (is_wanted, &inner.changed) {
+        match (is_followed, &inner.changed) {
             (true, None) => inner.changed = Some(HashSet::new()),
             (false, Some(_)) => inner.changed = None,
             _ => {}
@@ -106,22 +106,22 @@ impl Connections {
     }
 
     /// A gateway asked for the time; true when nobody answers it yet, and the caller must.
-    pub fn asked_time(&self, gateway: &DeviceId, connection: u64, number: u64) -> bool {
+    pub fn request_time(&self, gateway: &DeviceId, connection: u64, number: u64) -> bool {
         let mut inner = self.inner();
         if !inner.is_current(gateway, connection) {
             return false;
         }
         let behind = inner.behind.entry(gateway.clone()).or_default();
-        behind.time_asked = Some(number);
-        !std::mem::replace(&mut behind.is_telling_time, true)
+        behind.time_requested = Some(number);
+        !std::mem::replace(&mut behind.is_sending_time, true)
     }
 
     /// Takes the question for the time that is to be answered next; after `None`, the next question begins anew.
-    pub fn next_time_asked(&self, gateway: &DeviceId) -> Option<u64> {
+    pub fn next_time_request(&self, gateway: &DeviceId) -> Option<u64> {
         let mut inner = self.inner();
         let behind = inner.behind.get_mut(gateway)?;
-        let next = behind.time_asked.take();
-        behind.is_telling_time = next.is_some();
+        let next = behind.time_requested.take();
+        behind.is_sending_time = next.is_some();
         next
     }
 
@@ -194,20 +194,20 @@ mod tests {
     }
 
     #[test]
-    fn clients_of_a_gateway_come_and_go_with_what_it_tells_and_with_itself() {
+    fn clients_of_a_gateway_come_and_go_with_what_it_says_and_with_itself() {
         let connections = Connections::default();
         let gateway: DeviceId = "gw".parse().unwrap();
         connections.connected(&id("gw"), 1, 5);
-        let tell = |is_complete, clients| {
+        let report = |is_complete, clients| {
             let presence = Presence { is_complete, snapshot: None, clients };
             connections.note_presence(&gateway, 1, &presence).unwrap();
         };
         let since = |who: &str| connections.since(&id(who), Some(&gateway));
-        tell(true, vec![client("leaf", true), client("gw/m", true)]);
+        report(true, vec![client("leaf", true), client("gw/m", true)]);
         assert_eq!(since("leaf"), Some(7));
-        tell(false, vec![client("leaf", false)]);
+        report(false, vec![client("leaf", false)]);
         assert_eq!((since("leaf"), since("gw/m")), (None, Some(7)));
-        tell(true, vec![client("leaf", true)]);
+        report(true, vec![client("leaf", true)]);
         assert_eq!((since("leaf"), since("gw/m")), (Some(7), None));
         connections.disconnected(&id("gw"), 1);
         assert_eq!((since("leaf"), since("gw")), (None, None));
@@ -218,7 +218,7 @@ mod tests {
         let connections = Connections::default();
         let gateway: DeviceId = "gw".parse().unwrap();
         connections.connected(&id("gw"), 2, 5);
-        let tell = |connection, generation, part, is_last, names: &[&str]| {
+        let report = |connection, generation, part, is_last, names: &[&str]| {
             let presence = Presence {
                 is_complete: part == 0,
                 snapshot: Some(SnapshotPart { generation, part, is_last }),
@@ -229,36 +229,36 @@ mod tests {
         let connected = |names: &[&str]| -> Vec<bool> {
             names.iter().map(|name| connections.since(&id(name), Some(&gateway)).is_some()).collect()
         };
-        tell(2, 1, 0, false, &["a", "b"]).unwrap();
-        tell(2, 1, 1, true, &["c"]).unwrap();
+        report(2, 1, 0, false, &["a", "b"]).unwrap();
+        report(2, 1, 1, true, &["c"]).unwrap();
         assert_eq!(connected(&["a", "b", "c"]), [true, true, true]);
-        tell(2, 2, 0, false, &["a"]).unwrap();
+        report(2, 2, 0, false, &["a"]).unwrap();
         assert_eq!(connected(&["a", "b", "c"]), [true, true, true], "nobody is away before all was told");
-        assert!(tell(2, 2, 2, true, &["d"]).is_err());
-        tell(1, 3, 0, true, &[]).unwrap();
+        assert!(report(2, 2, 2, true, &["d"]).is_err());
+        report(1, 3, 0, true, &[]).unwrap();
         assert_eq!(connected(&["a", "b", "c"]), [true, true, true], "an older connection");
-        tell(2, 4, 0, false, &["a"]).unwrap();
-        tell(2, 4, 1, true, &["d"]).unwrap();
+        report(2, 4, 0, false, &["a"]).unwrap();
+        report(2, 4, 1, true, &["d"]).unwrap();
         assert_eq!(connected(&["a", "b", "c", "d"]), [true, false, false, true]);
     }
 
     #[test]
-    fn what_a_gateway_tells_of_devices_that_stand_elsewhere_counts_for_nothing_and_is_bounded() {
+    fn what_a_gateway_says_of_devices_that_are_elsewhere_counts_for_nothing_and_is_bounded() {
         let connections = Connections::default();
         for gateway in ["gw-1", "gw-2"] {
             connections.connected(&id(gateway), 1, 5);
         }
-        let tell = |gateway: &str, clients| {
+        let report = |gateway: &str, clients| {
             let presence = Presence { is_complete: false, snapshot: None, clients };
             connections.note_presence(&gateway.parse().unwrap(), 1, &presence).unwrap();
         };
-        tell("gw-1", vec![client("press", true)]);
+        report("gw-1", vec![client("press", true)]);
         let (first, second): (DeviceId, DeviceId) = ("gw-1".parse().unwrap(), "gw-2".parse().unwrap());
         assert_eq!(connections.since(&id("press"), Some(&first)), Some(7));
         assert_eq!(connections.since(&id("press"), Some(&second)), None);
         assert_eq!(connections.since(&id("press"), None), None);
         for n in 0..20 {
-            tell("gw-2", (0..1000).map(|m| client(&format!("made-up-{n}-{m}"), true)).collect());
+            report("gw-2", (0..1000).map(|m| client(&format!("made-up-{n}-{m}"), true)).collect());
         }
         assert_eq!(connections.inner().behind[&second].clients.len(), CLIENTS_MAX);
     }

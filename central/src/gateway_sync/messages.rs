@@ -174,8 +174,8 @@ fn command(c: &Connection, gateway: &DeviceId, row: u64) -> Result<Option<Messag
     let now_ms = now_ms();
     let Some(command) = commands::waiting_at(c, row, now_ms)? else { return Ok(None) };
     // Its device may be behind another gateway now.
-    let carrier = devices::get(c, &command.target.device)?;
-    if carrier.as_ref().and_then(Device::carrier) != Some(gateway) {
+    let serving_gateway = devices::get(c, &command.target.device)?;
+    if serving_gateway.as_ref().and_then(Device::serving_gateway) != Some(gateway) {
         return Ok(None);
     }
     let left_ms = command.valid_until_ms.unwrap_or(now_ms).saturating_sub(now_ms);

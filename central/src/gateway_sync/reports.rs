@@ -15,7 +15,7 @@ use super::connections::Connections;
 use super::speaker::Speaker;
 use super::turns::Turns;
 use crate::access::authenticator::Authenticator;
-use crate::access::authorize::{Way, authorize, remove_claim};
+use crate::access::authorize::{Statement, authorize, remove_claim};
 use crate::clock::now_ms;
 use crate::error::ServiceError;
 use crate::store::twins::{self, Half};
@@ -60,7 +60,7 @@ impl GatewayReports {
         }
         let now_ms = now_ms();
         let work = move |c: &Connection| {
-            authorize(c, &gateway, &of, Way::Reported, generation)?;
+            authorize(c, &gateway, &of, Statement::Reported, generation)?;
             if of.module.is_none()
                 && let Some(Generation { number, counter: Counter::Central, .. }) = generation
                 && devices::get(c, &of.device)?.is_some_and(|device| device.attachment != number)
@@ -179,7 +179,7 @@ fn known_clients(
 ) -> Result<Vec<ClientPresence>, ServiceError> {
     let mut known = Vec::with_capacity(clients.len());
     let (mut left_out, mut why) = (0, None);
-    let mut speaker = Speaker::new(c, gateway, Way::Presence);
+    let mut speaker = Speaker::new(c, gateway, Statement::Presence);
     for client in clients {
         match speaker.authorize(&client.identity, client.generation) {
             Ok(()) => {
@@ -205,7 +205,7 @@ fn known_clients(
 /// lost them.
 fn check_senders(c: &Connection, gateway: &DeviceId, losses: &mut Losses) -> Result<(), ServiceError> {
     let (mut left_out, mut why) = (0, None);
-    let mut speaker = Speaker::new(c, gateway, Way::Loss);
+    let mut speaker = Speaker::new(c, gateway, Statement::Loss);
     for loss in losses.losses.iter_mut().filter(|loss| !loss.sender.is_empty()) {
         let may = match loss.sender.parse::<Identity>() {
             Ok(of) => speaker.authorize(&of, loss.generation),

@@ -102,14 +102,14 @@ impl GatewaySync {
 
     /// Answers a gateway's question for the time; of several that come faster than they are answered, the newest.
     pub(crate) fn answer_time(self: &Arc<Self>, gateway: DeviceId, connection: u64, number: u64) {
-        if !self.connections.asked_time(&gateway, connection, number) {
+        if !self.connections.request_time(&gateway, connection, number) {
             return;
         }
-        let (sync, recovering, asking) = (self.clone(), self.clone(), gateway.clone());
+        let (sync, recovering, requesting) = (self.clone(), self.clone(), gateway.clone());
         let answers = async move {
             let of = Identity::device(gateway.clone());
-            while let Some(number) = sync.connections.next_time_asked(&gateway) {
-                let payload = json(&CentralTime { asks_time: number, now_ms: now_ms() });
+            while let Some(number) = sync.connections.next_time_request(&gateway) {
+                let payload = json(&CentralTime { time_request: number, now_ms: now_ms() });
                 if let Err(why) = sync.clients.send_link(&of, &LinkDown::Time, payload).await {
                     tracing::debug!(%gateway, %why, "sending the time to a gateway failed");
                 }
@@ -117,7 +117,7 @@ impl GatewaySync {
         };
         tasks::spawn_recovering(None, "time for a gateway", answers, move || {
             // The next question begins anew.
-            while recovering.connections.next_time_asked(&asking).is_some() {}
+            while recovering.connections.next_time_request(&requesting).is_some() {}
         });
     }
 

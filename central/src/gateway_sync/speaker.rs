@@ -4,21 +4,21 @@ use rusqlite::Connection;
 use schemas::generation::Generation;
 use schemas::names::{DeviceId, Identity};
 
-use crate::access::authorize::{Way, authorize, is_current_module, own};
+use crate::access::authorize::{Statement, authorize, is_current_module, own};
 use crate::error::ServiceError;
 
 /// [`authorize`] for many: the speaker's own registration is read once, however many of its modules it names.
 pub(super) struct Speaker<'c> {
     c: &'c Connection,
     id: &'c DeviceId,
-    way: Way,
+    statement: Statement,
     /// Whether the speaker may name modules of its own.
     may_name_modules: Option<bool>,
 }
 
 impl<'c> Speaker<'c> {
-    pub(super) fn new(c: &'c Connection, id: &'c DeviceId, way: Way) -> Self {
-        Self { c, id, way, may_name_modules: None }
+    pub(super) fn new(c: &'c Connection, id: &'c DeviceId, statement: Statement) -> Self {
+        Self { c, id, statement, may_name_modules: None }
     }
 
     /// # Errors
@@ -28,13 +28,14 @@ impl<'c> Speaker<'c> {
         of: &Identity,
         generation: Option<Generation>,
     ) -> Result<(), ServiceError> {
-        let is_plain =
-            of.device == *self.id && of.module.is_some() && matches!(self.way, Way::Presence | Way::Loss);
+        let is_plain = of.device == *self.id
+            && of.module.is_some()
+            && matches!(self.statement, Statement::Presence | Statement::Loss);
         if !is_plain || self.may_name_modules == Some(false) {
-            return authorize(self.c, self.id, of, self.way, generation);
+            return authorize(self.c, self.id, of, self.statement, generation);
         }
         if self.may_name_modules.is_none() {
-            let checked = own(self.c, self.id, of.module.as_ref(), self.way, None);
+            let checked = own(self.c, self.id, of.module.as_ref(), self.statement, None);
             self.may_name_modules = Some(checked.is_ok());
             checked?;
         }

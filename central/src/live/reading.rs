@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_told_with_the_values_of_its_object_and_another_one_as_undecodable() {
+    fn a_message_is_reported_with_the_values_of_its_object_and_another_one_as_undecodable() {
         let event = data(json!({(system::COMPONENT): "pump"}), br#"{"t": 1.5, "on": true, "t": 2}"#);
         assert_eq!(event["values"], json!({"t": 2, "on": true}));
         assert_eq!(

@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subscriber_resumes_within_the_grace_and_is_told_to_resync_when_something_may_be_missing() {
+    fn a_subscriber_resumes_within_the_grace_and_has_to_resync_when_something_may_be_missing() {
         let mut ring = Ring::new("e".into());
         let first = ring.subscribe(only(&["a"]), None);
         ring.push(EventKind::Telemetry, id("a"), "1".into());
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_happens_a_subscriber_misses_nothing_without_being_told() {
+    fn whatever_happens_a_subscriber_misses_nothing_without_learning_it() {
         let steps = prop::collection::vec((0..6_u8, 0..3_usize, 0..90_u64), 1..60);
         proptest!(|(steps in steps)| {
             let mut ring = Ring::new("e".into());

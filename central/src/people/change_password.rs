@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::accounts::{get, set_hash};
 use super::error::PeopleError;
 use super::names::UserName;
-use super::password::{self, Lane, NewPassword};
+use super::password::{self, HashQueue, NewPassword};
 use super::service::People;
 use crate::store::users;
 
@@ -17,9 +17,9 @@ impl People {
     /// [`PeopleError::Unknown`], [`PeopleError::Rule`], [`PeopleError::Hashing`].
     pub async fn set_password(&self, id: &str, password: &str) -> Result<(), PeopleError> {
         let id = id.to_owned();
-        let wanted = id.clone();
-        let user = self.store.read(move |c| get(c, &wanted)).await?;
-        let hash = self.hasher.hash(NewPassword::new(password, &user.name)?, Lane::Known).await?;
+        let user_id = id.clone();
+        let user = self.store.read(move |c| get(c, &user_id)).await?;
+        let hash = self.hasher.hash(NewPassword::new(password, &user.name)?, HashQueue::Known).await?;
         let id = user.id;
         self.store.submit(move |c| set_hash(c, id.as_str(), &hash)).await?;
         tracing::info!(user = %user.name, "password of a user was set");
@@ -44,7 +44,7 @@ impl People {
             PeopleError::WrongPassword => PeopleError::WrongCurrent,
             other => other,
         })?;
-        let hash = self.hasher.hash(new, Lane::Known).await?;
+        let hash = self.hasher.hash(new, HashQueue::Known).await?;
         let changed = self.store.submit(move |c| {
             // An administrator may have set another one meanwhile, against whoever has this one.
             let user = users::with_password(c, &claimed, &verified)?.ok_or(PeopleError::WrongCurrent)?;

@@ -13,7 +13,7 @@ use edge_core::access::throttle::{Throttle, ThrottleSettings, Turn};
 use tokio::time::Instant;
 
 use super::error::PeopleError;
-use super::password::Lane;
+use super::password::HashQueue;
 
 /// Who an attempt says it is.
 #[derive(Debug, Clone)]
@@ -88,7 +88,7 @@ impl Guesses {
     ///
     /// # Errors
     /// [`PeopleError::TooManyFailures`] when too many wait before it.
-    pub(super) async fn turn(&self, claim: &Claim) -> Result<Lane, PeopleError> {
+    pub(super) async fn turn(&self, claim: &Claim) -> Result<HashQueue, PeopleError> {
         let line = self.line(claim).ok_or(PeopleError::TooManyFailures)?;
         let _turn = line.lock().await;
         loop {
@@ -100,7 +100,7 @@ impl Guesses {
             match turn {
                 Turn::After(wait_ms) => {
                     tokio::time::sleep(Duration::from_millis(wait_ms)).await;
-                    return Ok(if is_known { Lane::Known } else { Lane::Unknown });
+                    return Ok(if is_known { HashQueue::Known } else { HashQueue::Unknown });
                 }
                 // The one before it took its place and left.
                 Turn::Refused => tokio::time::sleep(AGAIN_AFTER).await,
@@ -183,7 +183,7 @@ mod tests {
         for number in 0..6_000 {
             guesses.failed(&claim(&format!("name-{number}"), false, "192.0.2.1"));
         }
-        let lane = guesses.turn(&claim("admin", true, "192.0.2.1")).await.unwrap();
-        assert_eq!(lane, Lane::Known, "made-up names pushed out no count of a user's");
+        let queue = guesses.turn(&claim("admin", true, "192.0.2.1")).await.unwrap();
+        assert_eq!(queue, HashQueue::Known, "made-up names pushed out no count of a user's");
     }
 }

@@ -83,13 +83,13 @@ pub enum HashingError {
 
 /// Who waits for whom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lane {
+pub enum HashQueue {
     /// The user has signed in from this address before.
     Known,
     Unknown,
 }
 
-/// Bounds how many passwords are hashed at once: one of each [`Lane`].
+/// Bounds how many passwords are hashed at once: one of each [`HashQueue`].
 #[derive(Debug)]
 pub struct Hasher {
     known: Arc<Semaphore>,
@@ -116,11 +116,11 @@ impl Hasher {
     ///
     /// # Errors
     /// [`HashingError::Busy`].
-    pub async fn turn(&self, lane: Lane) -> Result<Turn, HashingError> {
-        let semaphore = match lane {
+    pub async fn turn(&self, queue: HashQueue) -> Result<Turn, HashingError> {
+        let semaphore = match queue {
             // Each waits for its own failures already: there are no more of them than users.
-            Lane::Known => return acquire(&self.known).await,
-            Lane::Unknown => &self.unknown,
+            HashQueue::Known => return acquire(&self.known).await,
+            HashQueue::Unknown => &self.unknown,
         };
         let _place = self.waiting.try_acquire().map_err(|_| HashingError::Busy)?;
         acquire(semaphore).await
@@ -136,8 +136,8 @@ impl Hasher {
     ///
     /// # Errors
     /// [`HashingError`].
-    pub async fn hash(&self, new: NewPassword, lane: Lane) -> Result<String, HashingError> {
-        let turn = self.turn(lane).await?;
+    pub async fn hash(&self, new: NewPassword, queue: HashQueue) -> Result<String, HashingError> {
+        let turn = self.turn(queue).await?;
         let hashed = tokio::task::spawn_blocking(move || {
             let _turn = turn;
             new.hash()
@@ -194,21 +194,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_of_each_lane_is_hashed_at_once_and_so_many_may_wait() {
+    async fn one_of_each_queue_is_hashed_at_once_and_so_many_may_wait() {
         let hasher = Hasher::default();
-        let unknown = hasher.turn(Lane::Unknown).await.unwrap();
-        let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| Box::pin(hasher.turn(Lane::Unknown))).collect();
+        let unknown = hasher.turn(HashQueue::Unknown).await.unwrap();
+        let mut waiting: Vec<_> =
+            (0..WAITING_MAX).map(|_| Box::pin(hasher.turn(HashQueue::Unknown))).collect();
         for turn in &mut waiting {
             assert!(futures_util::poll!(turn.as_mut()).is_pending());
         }
-        assert!(matches!(hasher.turn(Lane::Unknown).await, Err(HashingError::Busy)));
+        assert!(matches!(hasher.turn(HashQueue::Unknown).await, Err(HashingError::Busy)));
         // Who guesses keeps out nobody who is known.
-        let known = hasher.turn(Lane::Known).await.unwrap();
-        assert!(futures_util::poll!(Box::pin(hasher.turn(Lane::Known))).is_pending());
+        let known = hasher.turn(HashQueue::Known).await.unwrap();
+        assert!(futures_util::poll!(Box::pin(hasher.turn(HashQueue::Known))).is_pending());
         drop(known);
         // Who has gone has left its place.
         waiting.pop();
-        let mut late = Box::pin(hasher.turn(Lane::Unknown));
+        let mut late = Box::pin(hasher.turn(HashQueue::Unknown));
         assert!(futures_util::poll!(late.as_mut()).is_pending());
         drop((waiting, unknown));
         late.await.unwrap();

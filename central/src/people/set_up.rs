@@ -8,7 +8,7 @@ use edge_core::error_chain::chain;
 
 use super::error::PeopleError;
 use super::names::UserName;
-use super::password::{Lane, NewPassword};
+use super::password::{HashQueue, NewPassword};
 use super::service::People;
 use super::session::{Session, SignedIn, new_secret};
 use super::user::User;
@@ -46,7 +46,7 @@ impl People {
             self.note(EntryKind::Refused, PATH, "", from, 401);
             return Err(PeopleError::WrongCode);
         }
-        let hash = self.hasher.hash(NewPassword::new(password, &name)?, Lane::Unknown).await?;
+        let hash = self.hasher.hash(NewPassword::new(password, &name)?, HashQueue::Unknown).await?;
         let now_ms = now_ms();
         let user = User {
             id: UserName::random(),

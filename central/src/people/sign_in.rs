@@ -62,12 +62,13 @@ impl People {
         name: &str,
         password: Secret,
     ) -> Result<String, PeopleError> {
-        let wanted = name.to_owned();
-        let hash = self.store.read(move |c| Ok::<_, StoreError>(users::password_of(c, &wanted)?)).await?;
+        let name_sought = name.to_owned();
+        let hash =
+            self.store.read(move |c| Ok::<_, StoreError>(users::password_of(c, &name_sought)?)).await?;
         let is_user = hash.is_some();
         let claim = Claim { name: name.to_owned(), is_user, from };
-        let lane = self.guesses.turn(&claim).await?;
-        let turn = self.hasher.turn(lane).await?;
+        let queue = self.guesses.turn(&claim).await?;
+        let turn = self.hasher.turn(queue).await?;
         let (people, verified) = (self.clone(), hash.clone());
         // On its own from here on: who closes the connection before the answer has guessed all the same.
         let verifying = tokio::task::spawn_blocking(move || {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use schemas::redaction::MARK;
+use schemas::redaction::REDACTED;
 
 use super::names::is_secret_name;
 use super::tokens::{hide_options, hide_tokens};
@@ -28,7 +28,7 @@ fn hide_private_keys(text: &str) -> Option<String> {
         if inner.split("-----").next().is_some_and(|label| label.contains("PRIVATE KEY")) {
             is_changed = true;
             shown.push_str(&rest[..start]);
-            shown.push_str(MARK);
+            shown.push_str(REDACTED);
             let end = inner.find(END).map(|at| &inner[at + END.len()..]);
             rest = end.and_then(|end| end.split_once("-----")).map_or("", |(_, after)| after);
         } else {
@@ -54,7 +54,7 @@ fn hide_user_information(text: &str) -> Option<String> {
                 shown.push_str(name);
                 shown.push(':');
             }
-            shown.push_str(MARK);
+            shown.push_str(REDACTED);
             shown.push('@');
             shown.push_str(host);
         } else {
@@ -91,7 +91,7 @@ fn hide_pairs(text: &str) -> Option<String> {
         let value = rest[..line_end].trim();
         is_changed = true;
         let spans_lines = value.is_empty() || value.starts_with(['{', '[', '|', '>']);
-        shown.push_str(MARK);
+        shown.push_str(REDACTED);
         rest = if spans_lines { "" } else { &rest[line_end..] };
     }
     is_changed.then(|| shown + rest)
@@ -153,7 +153,7 @@ fn hide_words(text: &str) -> Option<String> {
         let is_web_token = word.len() > 20 && word.contains('.') && word.contains("eyJ");
         if is_web_token || (must_hide && is_opaque) {
             is_changed = true;
-            shown.push_str(MARK);
+            shown.push_str(REDACTED);
             shown.push_str(&piece[word.len()..]);
         } else {
             shown.push_str(piece);

@@ -186,7 +186,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_value_stands_where_its_span_says(document in documents(), is_pretty in any::<bool>()) {
+        fn every_value_is_where_its_span_says(document in documents(), is_pretty in any::<bool>()) {
             let text = if is_pretty { format!("{document:#}\n") } else { document.to_string() };
             let spans = Spans::of(&text).unwrap();
             prop_assert_eq!(tree(&spans, &spans.whole()), document);

@@ -77,7 +77,7 @@ fn names_of_secrets_are_known_in_every_spelling_and_others_are_not() {
 }
 
 #[test]
-fn a_manifest_shows_what_runs_and_not_what_it_is_told() {
+fn a_manifest_shows_what_runs_and_not_its_settings() {
     let options = json!({
         "Env": ["MODE=fast", "TOKEN=s3cr3t-1"], "Cmd": ["--user", "s3cr3t-2"], "Labels": {"a": "s3cr3t-3"},
         "HostConfig": {"Binds": ["/data:/data"], "NetworkMode": "host", "Memory": 64, "Privileged": true,
@@ -111,13 +111,13 @@ fn a_manifest_shows_what_runs_and_not_what_it_is_told() {
         let module = &agent["modules"][name];
         assert_eq!(
             (&module["status"], module["env"]["A"]["value"].as_str()),
-            (&json!("running"), Some(MARK))
+            (&json!("running"), Some(REDACTED))
         );
         let options = match &module["settings"]["createOptions"] {
             Value::String(text) => serde_json::from_str(text).unwrap(),
             options => options.clone(),
         };
-        assert_eq!(options["Env"][0], format!("MODE={MARK}"), "{name}");
+        assert_eq!(options["Env"][0], format!("MODE={REDACTED}"), "{name}");
         let host = &options["HostConfig"];
         assert_eq!((&host["Binds"], &host["Memory"]), (&json!(["/data:/data"]), &json!(64)), "{name}");
         assert_eq!(host["PortBindings"]["80/tcp"][0]["HostPort"], "8080", "{name}");
@@ -163,7 +163,7 @@ fn texts_lose_what_has_the_form_of_a_secret_and_keep_the_rest() {
 fn a_value_that_is_named_by_the_path_is_hidden_by_that_name() {
     let answer = json!({"timestamp": "t", "value": "s3cr3t"});
     let shown = |path: &str| shown(&answer, path)["value"].as_str().map(str::to_owned);
-    assert_eq!(shown("/api/devices/d/telemetry/pass%77ord").as_deref(), Some(MARK));
+    assert_eq!(shown("/api/devices/d/telemetry/pass%77ord").as_deref(), Some(REDACTED));
     assert_eq!(shown("/api/devices/d/telemetry/temperature").as_deref(), Some("s3cr3t"));
 }
 
@@ -237,7 +237,7 @@ fn base64_of_what_would_be_hidden_is_hidden_in_each_form_and_other_base64_is_sho
         for form in forms {
             let shown = text(&form);
             assert!(
-                shown.contains(MARK) && !shown.contains(&form[form.len() - 6..]),
+                shown.contains(REDACTED) && !shown.contains(&form[form.len() - 6..]),
                 "{secret:?} as {form:?}: {shown:?}"
             );
         }
@@ -303,7 +303,7 @@ fn a_row_that_names_a_secret_is_hidden_and_its_name_and_others_are_not() {
     };
     let shown = hidden(json!([row("apiKey"), row("reset*password"), row("temperature")]));
     for secret in [&shown[0], &shown[1]] {
-        assert!(!secret.to_string().contains("hunter2") && secret["response"] == MARK, "{secret}");
+        assert!(!secret.to_string().contains("hunter2") && secret["response"] == REDACTED, "{secret}");
         assert_eq!((&secret["module"], &secret["status"]), (&json!("m"), &json!("answered")));
     }
     assert_eq!(shown[0]["name"], "apiKey");
@@ -345,7 +345,7 @@ fn names_and_forms_of_secrets_are_hidden_and_words_that_contain_them_are_shown()
         "licenseFile",
     ] {
         assert!(names::is_secret_name(name), "{name}");
-        assert_eq!(hidden(json!({name: "s3cr3t"})), json!({name: MARK}), "{name}");
+        assert_eq!(hidden(json!({name: "s3cr3t"})), json!({name: REDACTED}), "{name}");
         assert!(!text(&format!("x {name}=s3cr3t")).contains("s3cr3t"), "{name}");
     }
     for name in [

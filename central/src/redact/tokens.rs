@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use schemas::redaction::MARK;
+use schemas::redaction::REDACTED;
 
 /// What tokens of services begin with, and how many characters follow at least.
 const TOKENS: &[(&str, usize)] = &[
@@ -182,7 +182,7 @@ fn without(text: &str, mut secrets: Vec<Range<usize>>) -> Option<String> {
         }
         if secret.start >= up_to {
             shown.push_str(&text[up_to..secret.start]);
-            shown.push_str(MARK);
+            shown.push_str(REDACTED);
         }
         up_to = secret.end;
     }

@@ -106,12 +106,16 @@ const NICE_MS: [u64; 27] = {
 };
 
 /// The shortest step with which a time has no more buckets than wanted; days beyond the longest of [`NICE_MS`].
-pub fn step_ms(from_ms: u64, to_ms: u64, wanted: u64) -> u64 {
+pub fn step_ms(from_ms: u64, to_ms: u64, buckets: u64) -> u64 {
     let span = to_ms.saturating_sub(from_ms);
     let day = NICE_MS[NICE_MS.len() - 1];
     // The first and the last bucket may be cut.
-    let fits = |step: &&u64| span.div_ceil(**step) < wanted.max(2);
-    NICE_MS.iter().find(fits).copied().unwrap_or_else(|| span.div_ceil(wanted.max(2) - 1).div_ceil(day) * day)
+    let fits = |step: &&u64| span.div_ceil(**step) < buckets.max(2);
+    NICE_MS
+        .iter()
+        .find(fits)
+        .copied()
+        .unwrap_or_else(|| span.div_ceil(buckets.max(2) - 1).div_ceil(day) * day)
 }
 
 #[cfg(test)]
@@ -149,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_one_that_people_use_and_gives_no_more_buckets_than_wanted() {
+    fn a_step_is_one_that_people_use_and_gives_no_more_buckets_than_requested() {
         assert_eq!(step_ms(0, 24 * 3_600_000, 500), 5 * 60_000);
         assert_eq!(step_ms(0, 3_600_000, 500), 10_000);
         assert_eq!(step_ms(0, 365 * 24 * 3_600_000, 500), 24 * 3_600_000);
         assert_eq!(step_ms(5, 5, 500), 1);
-        proptest!(|(from in 0..1_u64 << 40, span in 0..1_u64 << 42, wanted in 2..5000_u64)| {
-            let step = step_ms(from, from + span, wanted);
-            prop_assert!((from + span) / step - from / step < wanted, "{step}");
+        proptest!(|(from in 0..1_u64 << 40, span in 0..1_u64 << 42, buckets in 2..5000_u64)| {
+            let step = step_ms(from, from + span, buckets);
+            prop_assert!((from + span) / step - from / step < buckets, "{step}");
             prop_assert!(step < 60_000 || step.is_multiple_of(60_000));
             prop_assert!(step < 3_600_000 || step.is_multiple_of(3_600_000));
         });

@@ -247,7 +247,7 @@ pub fn restore(dir: &Path, file: &Path, replace: bool, now_ms: u64) -> Result<Co
     }
     let backup = prepared?;
     let marker = dir.join(RESTORING_FILE);
-    mark(&marker)?;
+    write_marker(&marker)?;
     move_aside(dir, now_ms)?;
     let identity: Vec<NewFile<'_>> = backup
         .files
@@ -302,7 +302,7 @@ pub fn begin_anew(dir: &Path, now_ms: u64) -> Result<(), BackupError> {
 }
 
 /// Says, on disk, that what is in the directory is neither what was there nor what shall be there.
-fn mark(marker: &Path) -> Result<(), BackupError> {
+fn write_marker(marker: &Path) -> Result<(), BackupError> {
     remove_leftover(marker)?;
     make_private(marker)?;
     sync_parent(marker)

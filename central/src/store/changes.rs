@@ -126,7 +126,7 @@ mod tests {
             gateway: None,
             target: Identity::device(leaf.clone()),
             request,
-            asked_ms: 1,
+            requested_ms: 1,
             deadline_ms: 2,
             valid_until_ms: None,
             taken_ms: None,

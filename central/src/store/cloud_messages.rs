@@ -175,7 +175,7 @@ pub fn end(
               ORDER BY sequence DESC LIMIT 1 OFFSET ?2)",
     )?
     .execute((device.as_str(), ENDED_KEPT))?;
-    if let Some(stored) = stored.filter(|stored| stored.message.ack.asks_for(&settlement.end)) {
+    if let Some(stored) = stored.filter(|stored| stored.message.ack.requests(&settlement.end)) {
         c.prepare_cached("INSERT INTO cloud_feedback (device, message_id, settlement) VALUES (?1, ?2, ?3)")?
             .execute((
                 device.as_str(),
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_end_stands_but_what_was_delivered_in_time_was_not_expired() {
+    fn the_first_end_counts_but_what_was_delivered_in_time_was_not_expired() {
         let dir = tempfile::tempdir().unwrap();
         let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
         let (device, other): (DeviceId, DeviceId) = ("d".parse().unwrap(), "e".parse().unwrap());

@@ -31,7 +31,7 @@ pub struct Command {
     pub target: Identity,
     pub request: MethodRequest,
     /// When, in milliseconds since the Unix epoch.
-    pub asked_ms: u64,
+    pub requested_ms: u64,
     /// When central stops waiting for the answer.
     pub deadline_ms: u64,
     /// Until when it waits for a target that is away; none for one that does not.
@@ -53,7 +53,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Command> {
         gateway: gateway.map(|_| parsed_column(row, "gateway")).transpose()?,
         target: Identity { device: parsed_column(row, "device")?, module },
         request: json_column(row, "request")?,
-        asked_ms: unsigned(row.get("asked_ms")?),
+        requested_ms: unsigned(row.get("asked_ms")?),
         deadline_ms: unsigned(row.get("deadline_ms")?),
         valid_until_ms: row.get::<_, Option<i64>>("valid_until_ms")?.map(unsigned),
         taken_ms: row.get::<_, Option<i64>>("taken_ms")?.map(unsigned),
@@ -75,7 +75,7 @@ pub fn insert(connection: &Connection, command: &Command) -> rusqlite::Result<u6
             command.target.device.as_str(),
             command.target.module.as_ref().map_or("", ModuleId::as_str),
             serde_json::json!(command.request).to_string(),
-            integer(command.asked_ms),
+            integer(command.requested_ms),
             integer(command.deadline_ms),
             command.valid_until_ms.map(integer),
         ))?;
@@ -301,7 +301,7 @@ mod tests {
                 response_timeout_in_seconds: 10,
                 connect_timeout_in_seconds: 0,
             },
-            asked_ms: 1,
+            requested_ms: 1,
             deadline_ms: 2,
             valid_until_ms: None,
             taken_ms: None,
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_end_of_a_command_stands_and_its_history_is_newest_first() {
+    fn the_first_end_of_a_command_counts_and_its_history_is_newest_first() {
         let dir = tempfile::tempdir().unwrap();
         let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
         for (id, name) in [("1", "reset"), ("2", "other"), ("3", "reset")] {
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_waits_is_taken_once_is_not_trimmed_and_its_late_answer_stands() {
+    fn a_command_that_waits_is_taken_once_is_not_trimmed_and_its_late_answer_counts() {
         let dir = tempfile::tempdir().unwrap();
         let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
         let waiting_command = |id: &str, valid_until_ms| Command {

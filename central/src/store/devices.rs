@@ -104,7 +104,7 @@ impl Device {
     }
 
     /// The gateway that carries messages for it, which may be itself; `None` for a device of central's own listener.
-    pub fn carrier(&self) -> Option<&DeviceId> {
+    pub fn serving_gateway(&self) -> Option<&DeviceId> {
         if self.is_gateway { Some(&self.id) } else { self.gateway.as_ref() }
     }
 }
@@ -238,7 +238,7 @@ pub fn select(
     connection: &Connection,
     selection: &Selection,
 ) -> rusqlite::Result<(Vec<(Device, String)>, bool)> {
-    selection.marked_rows(connection, &LISTED, read)
+    selection.positioned_rows(connection, &LISTED, read)
 }
 
 /// Whether devices are registered that trust a certificate authority with which central served.

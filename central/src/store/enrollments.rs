@@ -97,10 +97,10 @@ pub struct EnrollmentRecord {
     pub updated_ms: u64,
 }
 
-/// The site's ID scope: `wanted`, or the one that was made when the store was.
-pub fn id_scope(c: &Connection, wanted: Option<&str>) -> rusqlite::Result<String> {
-    if let Some(wanted) = wanted {
-        return Ok(wanted.to_owned());
+/// The site's ID scope: `chosen`, or the one that was made when the store was.
+pub fn id_scope(c: &Connection, chosen: Option<&str>) -> rusqlite::Result<String> {
+    if let Some(chosen) = chosen {
+        return Ok(chosen.to_owned());
     }
     // Azure's have this shape; a script may look for it.
     let made = format!("0ne{:08X}", rand::random::<u32>());

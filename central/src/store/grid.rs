@@ -125,8 +125,8 @@ struct Search(Option<String>);
 
 impl Search {
     fn finds(&self, device: &GridDevice) -> bool {
-        let Some(wanted) = &self.0 else { return true };
-        [device.id.as_str(), &device.display_name].iter().any(|text| text.to_lowercase().contains(wanted))
+        let Some(sought) = &self.0 else { return true };
+        [device.id.as_str(), &device.display_name].iter().any(|text| text.to_lowercase().contains(sought))
     }
 }
 
@@ -197,11 +197,11 @@ pub fn scan<E: From<rusqlite::Error>>(
             format!("ifnull(devices.last_seen_ms, 0) {direction}, devices.id {direction}")
         }
     };
-    let wanted =
+    let sought =
         if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
-    let mut statement = connection.prepare_cached(&format!("{SELECT} {wanted} ORDER BY {order}"))?;
+    let mut statement = connection.prepare_cached(&format!("{SELECT} {sought} ORDER BY {order}"))?;
     let rows = statement.query_map(params_from_iter(parameters), read)?;
-    let search = Search(query.filter.search.as_ref().map(|wanted| wanted.to_lowercase()));
+    let search = Search(query.filter.search.as_ref().map(|sought| sought.to_lowercase()));
     for device in unreadable::rows("devices", rows) {
         let device = device?;
         if search.finds(&device) && !take(device)? {
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_tells_its_manifest_its_children_and_its_last_message() {
+    fn a_row_shows_its_manifest_its_children_and_its_last_message() {
         let dir = tempfile::tempdir().unwrap();
         let c = schema::open(&dir.path().join("central.db")).unwrap();
         let gateway =

@@ -167,19 +167,17 @@ impl Store {
             (is_done, finish)
         });
         let bytes = u32::try_from(size_bytes.clamp(1, WAITING_BYTES_MAX)).unwrap_or(u32::MAX);
-        let handed_in = match self.bytes.clone().try_acquire_many_owned(bytes) {
+        let submitted = match self.bytes.clone().try_acquire_many_owned(bytes) {
             Err(_) => Err(StoreError::Busy),
-            Ok(permit) => {
-                self.shared.hand_in(|| self.jobs.try_send(Job::Work(work, permit))).map_err(|error| {
-                    match error {
-                        mpsc::error::TrySendError::Full(_) => StoreError::Busy,
-                        mpsc::error::TrySendError::Closed(_) => StoreError::NotCommitted,
-                    }
-                })
-            }
+            Ok(permit) => self.shared.submit(|| self.jobs.try_send(Job::Work(work, permit))).map_err(
+                |error| match error {
+                    mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+                    mpsc::error::TrySendError::Closed(_) => StoreError::NotCommitted,
+                },
+            ),
         };
         Box::pin(async move {
-            handed_in?;
+            submitted?;
             answered.await.unwrap_or_else(|_| Err(StoreError::NotCommitted.into()))
         })
     }

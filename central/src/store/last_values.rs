@@ -34,7 +34,7 @@ const SLICE_ROWS_MAX: usize = 500;
 const VALUE_BYTES_MAX: usize = 4096;
 /// Messages of one device that are not in the rows yet and are looked into for a value, the newest first. So many are only there
 /// for a while after an update from a version without rows, or while more arrives than any site sends.
-const LOOK_MAX: u32 = 100_000;
+const READ_MAX: u32 = 100_000;
 /// Messages that are read at once.
 const TAIL_MESSAGES: TailBounds = TailBounds { messages: 5000, values: 1_000_000 };
 /// How far the rows go.
@@ -102,17 +102,17 @@ impl Folding {
 
     /// The rows in parts for the writer.
     fn into_slices(self) -> Vec<Vec<SliceRows>> {
-        let (mut slices, mut slice, mut room) = (Vec::new(), Vec::new(), SLICE_ROWS_MAX);
+        let (mut slices, mut slice, mut space) = (Vec::new(), Vec::new(), SLICE_ROWS_MAX);
         for (from, components) in self.senders {
             for (component, names) in components {
                 let mut names = names.into_iter().peekable();
                 while names.peek().is_some() {
-                    let rows: Vec<(String, Newest)> = names.by_ref().take(room).collect();
-                    room -= rows.len();
+                    let rows: Vec<(String, Newest)> = names.by_ref().take(space).collect();
+                    space -= rows.len();
                     slice.push(SliceRows { from: from.clone(), component: component.clone(), rows });
-                    if room == 0 {
+                    if space == 0 {
                         slices.push(std::mem::take(&mut slice));
-                        room = SLICE_ROWS_MAX;
+                        space = SLICE_ROWS_MAX;
                     }
                 }
             }
@@ -137,15 +137,15 @@ fn keep_newest(mut senders: Vec<&mut HashMap<String, HashMap<String, Newest>>>, 
     }
     let (_, threshold, newer) = orders.select_nth_unstable(oldest);
     // All values of a message have one order: of those at the threshold, as many stay as fit.
-    let (threshold, mut room) =
+    let (threshold, mut space) =
         (*threshold, most - newer.iter().filter(|order| **order > *threshold).count() as u64);
     let before = orders.len();
     let mut left = 0;
     for components in &mut senders {
         components.retain(|_, names| {
             names.retain(|_, newest| {
-                let stays = newest.order > threshold || (newest.order == threshold && room > 0);
-                room -= u64::from(stays && newest.order == threshold);
+                let stays = newest.order > threshold || (newest.order == threshold && space > 0);
+                space -= u64::from(stays && newest.order == threshold);
                 stays
             });
             left += names.len();
@@ -278,7 +278,7 @@ pub fn get(
         });
     let kept = unreadable::row("last_values", found)?;
     let wants = |found_component: &str, found_name: &str| found_component == component && found_name == name;
-    let mut folding = look(connection, &of.device, |from| from == of, wants)?;
+    let mut folding = read_newest(connection, &of.device, |from| from == of, wants)?;
     let names = folding.senders.get_mut(of).and_then(|components| components.get_mut(component));
     let late = names.and_then(|names| names.remove(name));
     let newest = match (kept, late) {
@@ -337,7 +337,7 @@ pub fn list(connection: &Connection, device: &DeviceId) -> rusqlite::Result<Vec<
         let (key, value) = row?;
         newest.insert(key, value);
     }
-    for (from, components) in look(connection, device, |_| true, |_, _| true)?.senders {
+    for (from, components) in read_newest(connection, device, |_| true, |_, _| true)?.senders {
         for (component, names) in components {
             for (name, late) in names {
                 let key = (from.module.clone(), component.clone(), name);
@@ -357,14 +357,14 @@ pub fn list(connection: &Connection, device: &DeviceId) -> rusqlite::Result<Vec<
 }
 
 /// The newest values of messages of a device and its modules that are not in the rows yet, of those senders and names that are wanted.
-fn look(
+fn read_newest(
     connection: &Connection,
     device: &DeviceId,
     wants_sender: impl Fn(&Identity) -> bool,
     wants: impl Fn(&str, &str) -> bool,
 ) -> rusqlite::Result<Folding> {
     let mut folding = Folding::default();
-    LAST_VALUES.newest(connection, device.as_str(), LOOK_MAX, |message| {
+    LAST_VALUES.newest(connection, device.as_str(), READ_MAX, |message| {
         if wants_sender(&message.from) {
             folding.add(&message, &wants);
         }
@@ -461,7 +461,7 @@ pub(super) fn write_slice(connection: &Connection, slice: &ValuesSlice) -> rusql
 
 /// Brings the rows nearer to a message that is about to be deleted, within the bounds of one work of the writer. Returns the id of the
 /// last message that they know.
-pub(super) fn reach(connection: &Connection, message: i64) -> rusqlite::Result<i64> {
+pub(super) fn fold_up_to(connection: &Connection, message: i64) -> rusqlite::Result<i64> {
     if LAST_VALUES.state(connection)?.up_to < message
         && let Some(tail) = read_within(connection, TailBounds::OF_WRITER)?
     {

@@ -5,7 +5,7 @@ use schemas::link::{Loss, Losses};
 use schemas::names::DeviceId;
 
 use super::columns::{integer, unsigned};
-use super::queues::{self, Marks};
+use super::queues::{self, NumberTable};
 use super::unreadable;
 
 /// Losses that are kept one by one, of all gateways together.
@@ -115,25 +115,25 @@ pub fn insert(
         .prepare_cached("SELECT number FROM loss_marks WHERE gateway = ?1 AND queue = ?2")?
         .query_row([gateway.as_str(), &report.queue], |row| row.get(0))
         .optional()?;
-    if highest.is_none() && !queues::may_add(c, Marks::Losses, gateway, &report.queue, 0)? {
+    if highest.is_none() && !queues::may_add(c, NumberTable::Losses, gateway, &report.queue, 0)? {
         return Ok(false);
     }
-    let mut mark = highest.map_or(0, unsigned);
+    let mut watermark = highest.map_or(0, unsigned);
     // Counted once: a gateway has many sums, and reports many losses at once.
     let mut totals = count(c, "loss_totals", gateway)?;
     for loss in &report.losses {
-        if loss.number > mark {
-            mark = loss.number;
-            let has_room = totals < TOTALS_MAX;
-            totals += u32::from(insert_one(c, gateway, &report.name, loss, received_ms, has_room)?);
+        if loss.number > watermark {
+            watermark = loss.number;
+            let has_space = totals < TOTALS_MAX;
+            totals += u32::from(insert_one(c, gateway, &report.name, loss, received_ms, has_space)?);
         }
     }
     c.prepare_cached(
         "INSERT OR REPLACE INTO loss_marks (gateway, queue, number, moved) VALUES (?1, ?2, ?3, ?4)",
     )?
-    .execute((gateway.as_str(), &report.queue, integer(mark), integer(received_ms)))?;
+    .execute((gateway.as_str(), &report.queue, integer(watermark), integer(received_ms)))?;
     if highest.is_none() {
-        queues::forget_oldest(c, Marks::Losses, gateway, &report.queue)?;
+        queues::forget_oldest(c, NumberTable::Losses, gateway, &report.queue)?;
     }
     c.prepare_cached("DELETE FROM losses WHERE id <= (SELECT max(id) FROM losses) - ?1")?
         .execute([integer(KEPT_MAX)])?;
@@ -152,7 +152,7 @@ fn insert_one(
     queue: &str,
     loss: &Loss,
     received_ms: u64,
-    has_room: bool,
+    has_space: bool,
 ) -> rusqlite::Result<bool> {
     let (device, module) = loss.sender.split_once('/').unwrap_or((&loss.sender, ""));
     c.prepare_cached(
@@ -174,7 +174,7 @@ fn insert_one(
     ))?;
     let is_known = has_total(c, gateway, queue, (device, module), &loss.cause)?;
     // Further senders share one sum.
-    let (device, module) = if is_known || has_room { (device, module) } else { ("", "") };
+    let (device, module) = if is_known || has_space { (device, module) } else { ("", "") };
     c.prepare_cached(
         "INSERT INTO loss_totals (gateway, queue, device, module, cause, count, from_ms, until_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -192,7 +192,7 @@ fn insert_one(
         integer(loss.until_ms),
         integer(COUNT_MAX),
     ))?;
-    Ok(!is_known && has_room)
+    Ok(!is_known && has_space)
 }
 
 fn has_total(
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_that_is_told_again_counts_once_and_the_sums_outlive_it() {
+    fn a_loss_that_is_reported_again_counts_once_and_the_sums_outlive_it() {
         let dir = tempfile::tempdir().unwrap();
         let (c, gateway) = (schema::open(&dir.path().join("central.db")).unwrap(), "gw".parse().unwrap());
         let first = report(vec![loss(1, "press-1", "expired", 4), loss(2, "gw/filter", "evicted", 2)]);

@@ -57,7 +57,7 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
     let (ending, ended) = watch::channel(());
     let its_shared = shared.clone();
     let mut space = Space::new(dir, quotas);
-    shared.set_disk(space.look(&connection));
+    shared.set_disk(space.measure(&connection));
     let writer = std::thread::Builder::new()
         .name(tasks::STORE_THREAD.into())
         .spawn(move || {

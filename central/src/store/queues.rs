@@ -19,14 +19,14 @@ pub fn log_of(queue: &str) -> &str {
 
 /// A table of marks, by gateway and queue, with a column `moved`.
 #[derive(Debug, Clone, Copy)]
-pub enum Marks {
+pub enum NumberTable {
     /// How far queues are stored.
     Watermarks,
     /// Which losses are known.
     Losses,
 }
 
-impl Marks {
+impl NumberTable {
     fn table(self) -> &'static str {
         match self {
             Self::Watermarks => "watermarks",
@@ -41,12 +41,12 @@ const OF_LOG: &str = "gateway = ?1 AND (queue = ?2 OR (queue > ?2 || '.' AND que
 /// Whether a mark of one more queue may be kept. `more`: logs that are not in the table yet.
 pub fn may_add(
     c: &Connection,
-    marks: Marks,
+    numbers: NumberTable,
     gateway: &DeviceId,
     queue: &str,
     more: usize,
 ) -> rusqlite::Result<bool> {
-    let (table, log) = (marks.table(), log_of(queue));
+    let (table, log) = (numbers.table(), log_of(queue));
     if c.prepare_cached(&format!("SELECT 1 FROM {table} WHERE {OF_LOG}"))?.exists([gateway.as_str(), log])? {
         return Ok(true);
     }
@@ -60,8 +60,13 @@ pub fn may_add(
 }
 
 /// Deletes the epochs of a queue's log that moved longest ago, beyond [`EPOCHS_MAX`].
-pub fn forget_oldest(c: &Connection, marks: Marks, gateway: &DeviceId, queue: &str) -> rusqlite::Result<()> {
-    let (table, log) = (marks.table(), log_of(queue));
+pub fn forget_oldest(
+    c: &Connection,
+    numbers: NumberTable,
+    gateway: &DeviceId,
+    queue: &str,
+) -> rusqlite::Result<()> {
+    let (table, log) = (numbers.table(), log_of(queue));
     let over: Vec<String> = c
         .prepare_cached(&format!(
             "SELECT queue FROM {table} WHERE {OF_LOG} ORDER BY moved DESC LIMIT -1 OFFSET {EPOCHS_MAX}"
@@ -71,7 +76,7 @@ pub fn forget_oldest(c: &Connection, marks: Marks, gateway: &DeviceId, queue: &s
     for queue in over {
         let of = [gateway.as_str(), &queue];
         c.prepare_cached(&format!("DELETE FROM {table} WHERE gateway = ?1 AND queue = ?2"))?.execute(of)?;
-        if let Marks::Watermarks = marks {
+        if let NumberTable::Watermarks = numbers {
             c.prepare_cached("DELETE FROM refused WHERE gateway = ?1 AND queue = ?2")?.execute(of)?;
         }
     }
@@ -85,7 +90,7 @@ mod tests {
     use super::*;
     use schemas::link::Losses;
 
-    fn marks(c: &Connection) -> Vec<String> {
+    fn numbers(c: &Connection) -> Vec<String> {
         let mut all = c.prepare("SELECT queue FROM loss_marks ORDER BY moved").unwrap();
         all.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
@@ -95,28 +100,28 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (c, gateway) = (schema::open(&dir.path().join("central.db")).unwrap(), "gw".parse().unwrap());
         let mut now_ms = 0;
-        let mut tell = |queue: String| {
+        let mut report = |queue: String| {
             now_ms += 1;
             let report = Losses { queue, name: "upstream".into(), losses: Vec::new() };
             losses::insert(&c, &gateway, &report, now_ms).unwrap()
         };
         // Names that begin like the log's are other logs.
         for other in ["log", "log-2.e", "lo.e", "logs"] {
-            assert!(tell(other.to_owned()));
+            assert!(report(other.to_owned()));
         }
         for epoch in 0..100 {
-            assert!(tell(format!("log.{epoch}")));
+            assert!(report(format!("log.{epoch}")));
         }
-        let kept = marks(&c);
+        let kept = numbers(&c);
         let newest: Vec<String> = (100 - EPOCHS_MAX..100).map(|epoch| format!("log.{epoch}")).collect();
         assert_eq!(
             (&kept[..3], &kept[3..]),
             (&["log-2.e", "lo.e", "logs"].map(String::from)[..], &newest[..])
         );
         for log in 4..LOGS_MAX {
-            assert!(tell(format!("{log}.e")), "{log}");
+            assert!(report(format!("{log}.e")), "{log}");
         }
-        assert!(!tell("one-too-many.e".into()));
-        assert!(tell("log.and-one-more-epoch".into()));
+        assert!(!report("one-too-many.e".into()));
+        assert!(report("log.and-one-more-epoch".into()));
     }
 }

@@ -184,17 +184,17 @@ impl CommitRecord {
     /// Writes that a commit is on disk.
     pub fn committed(&mut self, commits: u64, messages: u64) {
         let written = self.file.write_all_at(line(&self.store, commits, messages).as_bytes(), 0);
-        self.tell(written);
+        self.notify(written);
     }
 
     /// Syncs what was written.
     pub fn sync(&mut self) {
         let synced = self.file.sync_data();
-        self.tell(synced);
+        self.notify(synced);
     }
 
     /// A record that is behind hides a loss, but costs nothing by itself: commits go on.
-    fn tell(&mut self, done: io::Result<()>) {
+    fn notify(&mut self, done: io::Result<()>) {
         if let Err(error) = &done
             && !self.is_failing
         {

@@ -91,16 +91,16 @@ impl Selection {
         listed: &Listed,
         read: impl Fn(&Row<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<(Vec<T>, Option<String>)> {
-        let (rows, may_be_more) = self.marked_rows(connection, listed, read)?;
-        let (rows, mut marks): (Vec<T>, Vec<String>) = rows.into_iter().unzip();
-        Ok((rows, marks.pop().filter(|_| may_be_more)))
+        let (rows, may_be_more) = self.positioned_rows(connection, listed, read)?;
+        let (rows, mut positions): (Vec<T>, Vec<String>) = rows.into_iter().unzip();
+        Ok((rows, positions.pop().filter(|_| may_be_more)))
     }
 
     /// The rows, each with where a page behind it begins, and whether there may be more.
     ///
     /// # Errors
     /// SQLite's.
-    pub(super) fn marked_rows<T>(
+    pub(super) fn positioned_rows<T>(
         &self,
         connection: &Connection,
         listed: &Listed,
@@ -109,9 +109,10 @@ impl Selection {
         let (sql, values) = self.statement(listed);
         // Not cached: texts of clients would push out the statements that are used all the time.
         let mut statement = connection.prepare(&sql)?;
-        let with_mark = |row: &Row<'_>| Ok((read(row)?, self.order.mark(row)?));
-        let found = statement
-            .query_map(rusqlite::params_from_iter(values), |row| page::sized(row, |row| with_mark(row)))?;
+        let with_position = |row: &Row<'_>| Ok((read(row)?, self.order.position(row)?));
+        let found = statement.query_map(rusqlite::params_from_iter(values), |row| {
+            page::sized(row, |row| with_position(row))
+        })?;
         page::page(unreadable::rows(listed.table, found), self.limit)
     }
 
@@ -183,7 +184,7 @@ impl Order {
     }
 
     /// Where the next page begins: the id alone, or a JSON list of key and id.
-    fn mark(&self, row: &Row<'_>) -> rusqlite::Result<String> {
+    fn position(&self, row: &Row<'_>) -> rusqlite::Result<String> {
         let id: String = row.get("sort_id")?;
         let key = match self.field.map(|field| field.kind) {
             None => return Ok(id),

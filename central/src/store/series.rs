@@ -132,9 +132,9 @@ impl Gathering {
                 Some((device, count)) if device == from.device => count,
                 _ => count(connection, &from.device)?,
             };
-            let mut room =
+            let mut space =
                 NAMES_MAX.saturating_sub(known.len()).min(DEVICE_NAMES_MAX.saturating_sub(in_device));
-            let before = room;
+            let before = space;
             let (device, module) = columns(&from);
             let mut all: Vec<(&str, &str, Vec<Point>)> = Vec::new();
             for (component, names) in &components {
@@ -148,17 +148,17 @@ impl Gathering {
                 if !is_known && points.iter().all(|point| point.value.is_none()) {
                     continue;
                 }
-                if !is_known && room == 0 {
+                if !is_known && space == 0 {
                     let at_ms = points.last().map_or(0, |point| point.at_ms);
                     entry(&mut self.left_out, &from).add(points.len() as u64, name, at_ms);
                     continue;
                 }
-                room -= usize::from(!is_known);
+                space -= usize::from(!is_known);
                 points.sort_by_key(|point| point.at_ms);
                 let series = (device.to_owned(), module.to_owned(), component.to_owned(), name.to_owned());
                 chunks.extend(EncodedChunk::of(LOOSE, &points).map(|chunk| NewChunk { series, chunk }));
             }
-            of_device = Some((from.device, in_device + before - room));
+            of_device = Some((from.device, in_device + before - space));
         }
         Ok((chunks, together(self.left_out)))
     }
@@ -342,7 +342,7 @@ pub fn usage(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
 
 /// Brings the chunks nearer to a message that is about to be deleted, within the bounds of one work of the writer. Returns the id of
 /// the last message that they know.
-pub(super) fn reach(connection: &Connection, message: i64) -> rusqlite::Result<i64> {
+pub(super) fn fold_up_to(connection: &Connection, message: i64) -> rusqlite::Result<i64> {
     let SeriesState { state, part } = SeriesState::read(connection)?;
     // What was begun in parts was read with wider bounds, and is not read again here.
     if state.up_to < message

@@ -111,7 +111,7 @@ pub(super) fn compact_with(
             rest.split_at(rest.partition_point(|point| until_ms.is_none_or(|until| point.at_ms < until)));
         // At least one: the next chunk begins behind the first point.
         rest = behind;
-        let old = home.filter(|home| home.has_room(here));
+        let old = home.filter(|home| home.has_space(here));
         let old_points = match &old {
             Some(old) => points_of(connection, old.id)?,
             None => None,
@@ -188,7 +188,7 @@ struct Home {
 
 impl Home {
     /// Whether points belong into it: they fall into its time, or it is not full.
-    fn has_room(&self, points: &[Point]) -> bool {
+    fn has_space(&self, points: &[Point]) -> bool {
         let falls_in = points.first().is_some_and(|first| first.at_ms <= self.last_ms);
         // Longer ones are of one time, and would be written again and again.
         falls_in && self.points <= LENGTH_MAX

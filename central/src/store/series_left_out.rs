@@ -52,7 +52,7 @@ pub(super) fn refuse(connection: &Connection, from: &Identity, left_out: &LeftOu
     let modules: i64 = connection
         .prepare_cached("SELECT count(*) FROM series_refused WHERE device = ?1")?
         .query_row([device], |row| row.get(0))?;
-    let has_room = is_known || unsigned(modules) < REFUSED_MODULES_MAX as u64;
+    let has_space = is_known || unsigned(modules) < REFUSED_MODULES_MAX as u64;
     // A name as long as it may be is a row as long as it may be.
     connection
         .prepare_cached(
@@ -61,7 +61,7 @@ pub(super) fn refuse(connection: &Connection, from: &Identity, left_out: &LeftOu
         )?
         .execute((
             device,
-            if has_room { module } else { "" },
+            if has_space { module } else { "" },
             integer(left_out.points),
             &left_out.name,
             integer(left_out.at_ms),

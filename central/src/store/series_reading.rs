@@ -15,7 +15,7 @@ use crate::series::point::{Point, merge};
 use crate::series::rollup::{self, STEPS_MS};
 
 /// Messages of one device that are not in its chunks yet and are looked into for a chart, the newest first.
-const LOOK_MAX: u32 = 20_000;
+const READ_MAX: u32 = 20_000;
 
 /// What of which series: times from `from_ms` and before `to_ms`, in buckets of `step_ms`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,23 +48,23 @@ pub fn read(connection: &Connection, query: &SeriesQuery) -> rusqlite::Result<Ve
 /// The points of messages that are not in the chunks yet, sorted by time, by name.
 fn late(connection: &Connection, query: &SeriesQuery) -> rusqlite::Result<BTreeMap<String, Vec<Point>>> {
     let mut messages: Vec<StoredMessage> = Vec::new();
-    SERIES.newest(connection, query.of.device.as_str(), LOOK_MAX, |message| {
+    SERIES.newest(connection, query.of.device.as_str(), READ_MAX, |message| {
         if message.from == query.of {
             messages.push(message);
         }
     })?;
     let state = SeriesState::read(connection)?;
     let module = query.of.module.as_ref().map_or("", ModuleId::as_str);
-    let mut wanted: HashMap<&str, i64> = HashMap::new();
+    let mut requested: HashMap<&str, i64> = HashMap::new();
     for name in &query.names {
         let key: SeriesKey =
             (query.of.device.to_string(), module.into(), query.component.clone(), name.clone());
-        wanted.insert(name, state.known_to(&key));
+        requested.insert(name, state.known_to(&key));
     }
     let mut gathering = Gathering::default();
     for message in messages.iter().rev() {
         gathering.add(message, |component, name| {
-            component == query.component && wanted.get(name).is_some_and(|known| message.id > *known)
+            component == query.component && requested.get(name).is_some_and(|known| message.id > *known)
         });
     }
     let mut senders = gathering.senders;

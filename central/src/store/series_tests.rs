@@ -404,7 +404,7 @@ fn numbers_are_numbers_and_what_is_none_corrects_one_and_begins_no_series() {
 }
 
 #[test]
-fn a_chunk_that_was_damaged_is_told_and_left_out_and_the_others_are_read_and_compacted() {
+fn a_chunk_that_was_damaged_is_reported_and_left_out_and_the_others_are_read_and_compacted() {
     let (_dir, c) = open();
     let mut reference = Reference::default();
     for n in 0..100_u64 {

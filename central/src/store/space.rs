@@ -15,7 +15,7 @@ use super::{series_compaction, telemetry_retention};
 use crate::clock::now_ms;
 
 /// Between two checks of the quotas and the disk: what comes meanwhile is beyond them.
-const LOOK_AFTER: Duration = Duration::from_millis(250);
+const MEASURE_AFTER: Duration = Duration::from_millis(250);
 /// Between two log lines about one device.
 const LOG_AFTER: Duration = Duration::from_secs(3600);
 /// Left free on large disks when nothing else is configured.
@@ -40,7 +40,7 @@ pub(super) struct Space {
     free_bytes: u64,
     series_bytes: u64,
     series_days: Option<u32>,
-    looked: Option<Instant>,
+    measured: Option<Instant>,
     logged: HashMap<String, Instant>,
     was_low: bool,
 }
@@ -61,7 +61,7 @@ impl Space {
             free_bytes: quotas.free_bytes.unwrap_or((size / 20).min(FREE_BYTES_MAX)),
             series_bytes: quotas.series_bytes.unwrap_or(size / 4),
             series_days: quotas.series_days,
-            looked: None,
+            measured: None,
             logged: HashMap::new(),
             was_low: false,
         }
@@ -69,12 +69,12 @@ impl Space {
 
     /// Whether it is time to look.
     pub(super) fn is_due(&self) -> bool {
-        self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_AFTER)
+        self.measured.is_none_or(|measured| measured.elapsed() >= MEASURE_AFTER)
     }
 
     /// Reads how much of the disk is free.
-    pub(super) fn look(&mut self, connection: &Connection) -> Disk {
-        self.looked = Some(Instant::now());
+    pub(super) fn measure(&mut self, connection: &Connection) -> Disk {
+        self.measured = Some(Instant::now());
         let disk = match self.free(connection) {
             Ok(free_bytes) => Disk { free_bytes, is_low: free_bytes < self.free_bytes },
             Err(error) => {

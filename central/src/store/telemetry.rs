@@ -10,7 +10,7 @@ use schemas::names::{DeviceId, Identity, ModuleId};
 use serde::Serializer as _;
 
 use super::columns::{integer, unsigned};
-use super::queues::{self, Marks};
+use super::queues::{self, NumberTable};
 use super::unreadable;
 
 /// Queues whose watermarks a gateway gets; far more than a site has.
@@ -64,7 +64,7 @@ pub enum Stored {
 pub struct Writing<'c> {
     connection: &'c Connection,
     insert: CachedStatement<'c>,
-    marks: HashMap<DeviceId, HashMap<String, Watermark>>,
+    watermarks: HashMap<DeviceId, HashMap<String, Watermark>>,
     /// Messages and bytes of each device in this batch.
     added: HashMap<DeviceId, (u64, u64)>,
 }
@@ -87,16 +87,16 @@ impl<'c> Writing<'c> {
             "INSERT INTO telemetry (device, module, enqueued_ms, received_ms, bag, body)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?;
-        Ok(Self { connection, insert, marks: HashMap::new(), added: HashMap::new() })
+        Ok(Self { connection, insert, watermarks: HashMap::new(), added: HashMap::new() })
     }
 
     /// Stores a message, if it is new.
     pub fn insert(&mut self, message: &NewMessage) -> rusqlite::Result<Stored> {
         if let Some(place) = &message.place {
-            let Some(mark) = self.mark(place)? else { return Ok(Stored::TooManyQueues) };
-            if mark.highest.is_none_or(|highest| place.sequence > highest) {
-                (mark.highest, mark.is_moved) = (Some(place.sequence), true);
-                mark.taken += 1;
+            let Some(watermark) = self.watermark(place)? else { return Ok(Stored::TooManyQueues) };
+            if watermark.highest.is_none_or(|highest| place.sequence > highest) {
+                (watermark.highest, watermark.is_moved) = (Some(place.sequence), true);
+                watermark.taken += 1;
             } else if !was_refused(self.connection, place)? {
                 // Below the highest, only what was refused before is new.
                 return Ok(Stored::Already);
@@ -123,8 +123,8 @@ impl<'c> Writing<'c> {
 
     /// Whether a message is stored already: a resend.
     pub fn is_stored(&mut self, place: &Place) -> rusqlite::Result<bool> {
-        let mark = self.mark(place)?;
-        if mark.and_then(|mark| mark.highest).is_none_or(|highest| place.sequence > highest) {
+        let watermark = self.watermark(place)?;
+        if watermark.and_then(|watermark| watermark.highest).is_none_or(|highest| place.sequence > highest) {
             return Ok(false);
         }
         let of = (place.gateway.as_str(), &place.queue, integer(place.sequence));
@@ -137,10 +137,10 @@ impl<'c> Writing<'c> {
     /// Remembers that a message was refused for itself: those behind it are stored, and it must not pass for one of them when
     /// it is sent again.
     pub fn refuse(&mut self, place: &Place) -> rusqlite::Result<()> {
-        let Some(mark) = self.mark(place)? else { return Ok(()) };
-        mark.taken += 1;
-        mark.is_moved = true;
-        let taken = mark.taken;
+        let Some(watermark) = self.watermark(place)? else { return Ok(()) };
+        watermark.taken += 1;
+        watermark.is_moved = true;
+        let taken = watermark.taken;
         let of = (place.gateway.as_str(), &place.queue);
         self.connection
             .prepare_cached(
@@ -156,36 +156,36 @@ impl<'c> Writing<'c> {
     }
 
     /// How far a queue is stored; `None` when it would be one queue too many.
-    fn mark(&mut self, place: &Place) -> rusqlite::Result<Option<&mut Watermark>> {
-        let is_known = self.marks.get(&place.gateway).is_some_and(|of| of.contains_key(&place.queue));
+    fn watermark(&mut self, place: &Place) -> rusqlite::Result<Option<&mut Watermark>> {
+        let is_known = self.watermarks.get(&place.gateway).is_some_and(|of| of.contains_key(&place.queue));
         if !is_known {
             let found: Option<(i64, i64)> = self
                 .connection
                 .prepare_cached("SELECT sequence, taken FROM watermarks WHERE gateway = ?1 AND queue = ?2")?
                 .query_row([place.gateway.as_str(), &place.queue], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()?;
-            let of = self.marks.entry(place.gateway.clone()).or_default();
+            let of = self.watermarks.entry(place.gateway.clone()).or_default();
             if found.is_none() {
                 let log = queues::log_of(&place.queue);
                 let new: HashSet<&str> = of
                     .iter()
-                    .filter(|(_, mark)| mark.is_new)
+                    .filter(|(_, watermark)| watermark.is_new)
                     .map(|(queue, _)| queues::log_of(queue))
                     .collect();
                 let more = new.len() - usize::from(new.contains(log));
-                if !queues::may_add(self.connection, Marks::Watermarks, &place.gateway, log, more)? {
+                if !queues::may_add(self.connection, NumberTable::Watermarks, &place.gateway, log, more)? {
                     return Ok(None);
                 }
             }
-            let mark = Watermark {
+            let watermark = Watermark {
                 highest: found.map(|(highest, _)| unsigned(highest)),
                 taken: found.map_or(0, |(_, taken)| unsigned(taken)),
                 is_new: found.is_none(),
                 is_moved: false,
             };
-            of.insert(place.queue.clone(), mark);
+            of.insert(place.queue.clone(), watermark);
         }
-        Ok(self.marks.get_mut(&place.gateway).and_then(|of| of.get_mut(&place.queue)))
+        Ok(self.watermarks.get_mut(&place.gateway).and_then(|of| of.get_mut(&place.queue)))
     }
 
     /// Writes how far each queue is stored now.
@@ -194,14 +194,20 @@ impl<'c> Writing<'c> {
             "INSERT OR REPLACE INTO watermarks (gateway, queue, sequence, moved, taken) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
         let moved = self.connection.last_insert_rowid();
-        for (gateway, of) in &self.marks {
-            let moved_marks = of.iter().filter_map(|(queue, mark)| {
-                mark.highest.filter(|_| mark.is_moved).map(|highest| (queue, mark, highest))
+        for (gateway, of) in &self.watermarks {
+            let moved_watermarks = of.iter().filter_map(|(queue, watermark)| {
+                watermark.highest.filter(|_| watermark.is_moved).map(|highest| (queue, watermark, highest))
             });
-            for (queue, mark, highest) in moved_marks {
-                write.execute((gateway.as_str(), queue, integer(highest), moved, integer(mark.taken)))?;
-                if mark.is_new {
-                    queues::forget_oldest(self.connection, Marks::Watermarks, gateway, queue)?;
+            for (queue, watermark, highest) in moved_watermarks {
+                write.execute((
+                    gateway.as_str(),
+                    queue,
+                    integer(highest),
+                    moved,
+                    integer(watermark.taken),
+                ))?;
+                if watermark.is_new {
+                    queues::forget_oldest(self.connection, NumberTable::Watermarks, gateway, queue)?;
                 }
             }
         }

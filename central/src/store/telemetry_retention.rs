@@ -20,7 +20,7 @@ pub fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
 /// The last message up to `last` that values and points were taken from. What they have not reached yet stays, and goes with a later
 /// commit: the works of all others would wait until they have.
 fn reached(connection: &Connection, last: i64) -> rusqlite::Result<i64> {
-    Ok(last.min(last_values::reach(connection, last)?).min(series::reach(connection, last)?))
+    Ok(last.min(last_values::fold_up_to(connection, last)?).min(series::fold_up_to(connection, last)?))
 }
 
 /// Bytes of all telemetry that is kept.

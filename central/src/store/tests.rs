@@ -29,18 +29,22 @@ async fn a_work_that_fails_undoes_itself_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn works_run_and_are_told_in_the_order_in_which_they_were_handed_in() {
+async fn works_run_and_are_reported_in_the_order_in_which_they_were_submitted() {
     let dir = tempfile::tempdir().unwrap();
     let store = crate::store::open(dir.path(), KEEP).unwrap();
-    let told = Arc::new(Mutex::new(Vec::new()));
+    let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let all: Vec<_> = (0..2500)
         .map(|n| {
-            let told = told.clone();
-            store.submit_then(1, move |_| Ok::<_, StoreError>(n), move |n| told.lock().unwrap().push(*n))
+            let acknowledged = acknowledged.clone();
+            store.submit_then(
+                1,
+                move |_| Ok::<_, StoreError>(n),
+                move |n| acknowledged.lock().unwrap().push(*n),
+            )
         })
         .collect();
     for (n, done) in all.into_iter().enumerate() {
         assert_eq!(done.await.unwrap(), n);
     }
-    assert!(told.lock().unwrap().iter().copied().eq(0..2500));
+    assert!(acknowledged.lock().unwrap().iter().copied().eq(0..2500));
 }

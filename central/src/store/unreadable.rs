@@ -55,7 +55,7 @@ pub fn is_unreadable(error: &rusqlite::Error) -> bool {
     )
 }
 
-fn tell(table: &'static str, error: &rusqlite::Error) {
+fn report(table: &'static str, error: &rusqlite::Error) {
     let mut met = MET.lock().unwrap_or_else(PoisonError::into_inner);
     if met.len() < COUNTED_MAX {
         met.insert(format!("{table}: {error}"));
@@ -71,7 +71,7 @@ pub(super) fn rows<T>(
 ) -> impl Iterator<Item = rusqlite::Result<T>> {
     rows.filter(move |row| match row {
         Err(error) if is_unreadable(error) => {
-            tell(table, error);
+            report(table, error);
             false
         }
         _ => true,
@@ -87,7 +87,7 @@ pub(super) fn row<T>(table: &'static str, row: rusqlite::Result<T>) -> rusqlite:
 pub(super) fn value<T>(table: &'static str, value: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
     match value {
         Err(error) if is_unreadable(&error) => {
-            tell(table, &error);
+            report(table, &error);
             Ok(None)
         }
         value => value.map(Some),

@@ -89,7 +89,7 @@ impl Shared {
     }
 
     /// Submits a work by `send`; its time is noted in the order in which the writer gets the works.
-    pub(super) fn hand_in<E>(&self, send: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+    pub(super) fn submit<E>(&self, send: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
         let mut waiting = lock(&self.waiting);
         send()?;
         waiting.push_back(Instant::now());
@@ -165,9 +165,9 @@ impl Writer<'_> {
         tasks::essential_turn(tasks::STORE_THREAD);
         let is_space_due = self.space.is_due();
         if is_space_due {
-            self.shared.set_disk(self.space.look(&self.connection));
+            self.shared.set_disk(self.space.measure(&self.connection));
         }
-        let committed = if group.is_empty() { Ok(()) } else { self.commit_and_tell(group, is_space_due) };
+        let committed = if group.is_empty() { Ok(()) } else { self.commit_and_notify(group, is_space_due) };
         if committed.is_err() {
             return false;
         }
@@ -196,7 +196,7 @@ impl Writer<'_> {
     ///
     /// # Errors
     /// [`LogBroken`] when nothing may be committed any more by this process.
-    fn commit_and_tell(
+    fn commit_and_notify(
         &mut self,
         group: Vec<(Work, OwnedSemaphorePermit)>,
         is_space_due: bool,
@@ -252,14 +252,14 @@ impl Writer<'_> {
     /// central stops. Works that wait lose nothing.
     fn begin<'c>(connection: &'c Connection, shared: &Shared) -> rusqlite::Result<Transaction<'c>> {
         let since = Instant::now();
-        let mut is_told = false;
+        let mut is_reported = false;
         loop {
             match Transaction::new_unchecked(connection, TransactionBehavior::Immediate) {
                 Err(error) if is_locked(&error) && since.elapsed() < LOCKED_MAX && !shared.is_given_up() => {
-                    if !is_told {
+                    if !is_reported {
                         tracing::warn!("another program holds the store; works wait until it is free");
                     }
-                    is_told = true;
+                    is_reported = true;
                 }
                 begun => return begun,
             }

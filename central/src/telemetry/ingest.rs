@@ -21,7 +21,7 @@ use schemas::names::{DeviceId, Identity};
 use tokio::sync::oneshot;
 
 use super::fences::{Fences, GatewayConnection};
-use crate::access::authorize::{Way, authorize};
+use crate::access::authorize::{Statement, authorize};
 use crate::error::ServiceError;
 use crate::store::telemetry::{NewMessage, Stored, Writing};
 use crate::store::{Store, StoreError};
@@ -56,7 +56,7 @@ struct WaitingMessages {
     messages: VecDeque<Arrived>,
     bytes: usize,
     /// A work that will take them is on its way to the writer.
-    is_handed_in: bool,
+    is_submitted: bool,
     fences: Fences,
 }
 
@@ -140,22 +140,22 @@ impl Ingest {
         waiting.bytes += bytes;
         waiting.messages.push_back(Arrived { message, via, left_by, stored, at: Instant::now() });
         // One work takes everything that has come by the time it runs, in the order of arrival.
-        let is_first = !std::mem::replace(&mut waiting.is_handed_in, true);
+        let is_first = !std::mem::replace(&mut waiting.is_submitted, true);
         drop(waiting);
         if is_first {
-            self.hand_in();
+            self.submit();
         }
         async move { outcome.await.unwrap_or_else(|_| Err(StoreError::NotCommitted.into())) }.boxed()
     }
 
-    /// Submits a work that takes what waits; `is_handed_in` is set and the lock is free. A work that is refused, or dropped
+    /// Submits a work that takes what waits; `is_submitted` is set and the lock is free. A work that is refused, or dropped
     /// before it ran, gives up what waits when it is dropped.
-    fn hand_in(&self) {
-        let handed_in = HandedIn { ingest: self.clone(), is_taken: false };
+    fn submit(&self) {
+        let submitted = Submitted { ingest: self.clone(), is_taken: false };
         let submitted = self.store.submit_then(
             1,
             move |connection| {
-                let (ingest, batch) = handed_in.take();
+                let (ingest, batch) = submitted.take();
                 let mut outcome = Outcome::new(ingest, &batch);
                 store(connection, batch, &mut outcome).inspect_err(
                     |error| tracing::error!(error = %chain(&error), "storing telemetry failed"),
@@ -170,12 +170,12 @@ impl Ingest {
 }
 
 /// A work on its way to the writer.
-struct HandedIn {
+struct Submitted {
     ingest: Ingest,
     is_taken: bool,
 }
 
-impl HandedIn {
+impl Submitted {
     fn take(mut self) -> (Ingest, Vec<Arrived>) {
         self.is_taken = true;
         let mut waiting = self.ingest.waiting();
@@ -183,24 +183,24 @@ impl HandedIn {
         let batch: Vec<Arrived> = waiting.messages.drain(..count).collect();
         waiting.bytes -=
             batch.iter().map(|arrived| arrived.message.body.len() + OVERHEAD_BYTES).sum::<usize>();
-        waiting.is_handed_in = !waiting.messages.is_empty();
-        let has_more = waiting.is_handed_in;
+        waiting.is_submitted = !waiting.messages.is_empty();
+        let has_more = waiting.is_submitted;
         drop(waiting);
         // Another work for the rest: a group has works of others in between.
         if has_more {
-            self.ingest.hand_in();
+            self.ingest.submit();
         }
         (self.ingest.clone(), batch)
     }
 }
 
-impl Drop for HandedIn {
+impl Drop for Submitted {
     fn drop(&mut self) {
         if self.is_taken {
             return;
         }
         let mut waiting = self.ingest.waiting();
-        waiting.is_handed_in = false;
+        waiting.is_submitted = false;
         waiting.bytes = 0;
         // The channels close, which ends the wait of each.
         for arrived in std::mem::take(&mut waiting.messages) {
@@ -317,7 +317,7 @@ fn store_one(
     let of_gateway = via.as_ref().map(|via| &via.gateway);
     let speaker = of_gateway.or(left_by.as_ref()).unwrap_or(&message.from.device);
     let may = match left_by {
-        Some(_) => authorize(connection, speaker, &message.from, Way::Will, message.generation),
+        Some(_) => authorize(connection, speaker, &message.from, Statement::Will, message.generation),
         None => proven.authorize(connection, speaker, message),
     };
     match may {
@@ -354,7 +354,7 @@ impl ProvenSenders {
         if self.0.get(speaker).and_then(|of| of.get(from)) == Some(&generation) {
             return Ok(());
         }
-        authorize(connection, speaker, from, Way::Telemetry, generation)?;
+        authorize(connection, speaker, from, Statement::Telemetry, generation)?;
         self.0.entry(speaker.clone()).or_default().insert(from.clone(), generation);
         Ok(())
     }

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 /// What marks a component.
 pub const MARKER: &str = "__t";
 /// What the marker is.
-const MARKED: &str = "c";
+const MARKER_VALUE: &str = "c";
 /// The longest name; together with a method's name it has at most 100 characters (IoT Hub).
 const NAME_CHARS_MAX: usize = 98;
 
@@ -79,7 +79,7 @@ impl ComponentName {
 
 /// Whether a value at the top of a section is a component.
 pub fn is_component(value: &Value) -> bool {
-    value.get(MARKER).is_some_and(|marker| marker == MARKED)
+    value.get(MARKER).is_some_and(|marker| marker == MARKER_VALUE)
 }
 
 /// Whether a section has a component of this name.
@@ -89,16 +89,16 @@ pub fn has_component(section: &Section, name: &str) -> bool {
 
 /// A marker of a component that is no marker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{MARKER}: found `{0}`; it marks a component, and is \"{MARKED}\" or left out")]
+#[error("{MARKER}: found `{0}`; it marks a component, and is \"{MARKER_VALUE}\" or left out")]
 pub struct InvalidMarker(String);
 
 /// Marks an object as a component.
 ///
 /// # Errors
 /// [`InvalidMarker`] if it has a property in place of the marker.
-pub fn mark(component: &mut Map<String, Value>) -> Result<(), InvalidMarker> {
-    match component.insert(MARKER.to_owned(), MARKED.into()) {
-        Some(other) if other != MARKED => Err(InvalidMarker(other.to_string())),
+pub fn set_marker(component: &mut Map<String, Value>) -> Result<(), InvalidMarker> {
+    match component.insert(MARKER.to_owned(), MARKER_VALUE.into()) {
+        Some(other) if other != MARKER_VALUE => Err(InvalidMarker(other.to_string())),
         _ => Ok(()),
     }
 }
@@ -106,13 +106,16 @@ pub fn mark(component: &mut Map<String, Value>) -> Result<(), InvalidMarker> {
 /// Marks the objects of a patch that are components of one of the sections: devices know a component in a patch by its marker.
 ///
 /// # Errors
-/// As [`mark`].
-pub fn mark_known(patch: &mut Map<String, Value>, sections: [&Section; 2]) -> Result<(), InvalidMarker> {
+/// As [`set_marker`].
+pub fn set_known_markers(
+    patch: &mut Map<String, Value>,
+    sections: [&Section; 2],
+) -> Result<(), InvalidMarker> {
     for (name, value) in patch {
         if let Value::Object(inner) = value
             && sections.iter().any(|section| has_component(section, name))
         {
-            mark(inner)?;
+            set_marker(inner)?;
         }
     }
     Ok(())
@@ -141,10 +144,13 @@ mod tests {
         let reported = section(json!({"b": {"__t": "c"}, "odd": {"__t": 1}, "text": "c"}));
         let mut patch =
             json!({"a": {"x": 2}, "b": {"y": 1}, "plain": {"x": 2}, "odd": {"x": 1}, "text": {}, "new": {}});
-        mark_known(patch.as_object_mut().unwrap(), [&desired, &reported]).unwrap();
+        set_known_markers(patch.as_object_mut().unwrap(), [&desired, &reported]).unwrap();
         for marker in [json!(null), json!("d"), json!({"x": 1})] {
             let mut patch = json!({"b": {"__t": marker}});
-            assert!(mark_known(patch.as_object_mut().unwrap(), [&desired, &reported]).is_err(), "{marker}");
+            assert!(
+                set_known_markers(patch.as_object_mut().unwrap(), [&desired, &reported]).is_err(),
+                "{marker}"
+            );
         }
         assert_eq!(
             patch,

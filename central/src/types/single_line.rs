@@ -103,7 +103,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_hides_or_turns_text_is_refused_wherever_it_stands(
+        fn what_hides_or_turns_text_is_refused_anywhere(
             before in "[a-zé]{0,5}", after in "[a-zé]{0,5}",
             wrong in prop::sample::select(vec!['\0', '\t', '\n', '\r', '\u{1b}', '\u{7f}', '\u{85}', '\u{9b}', '\u{61c}',
                 '\u{200e}', '\u{200f}', '\u{2028}', '\u{2029}', '\u{202a}', '\u{202b}', '\u{202c}', '\u{202d}', '\u{202e}',

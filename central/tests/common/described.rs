@@ -8,7 +8,7 @@ use jsonschema::Validator;
 use serde_json::{Value, json};
 
 /// Stands in answers to viewers in place of whatever a schema says.
-const MARK: &str = "***redacted***";
+const REDACTED: &str = "***redacted***";
 
 static DOCUMENT: LazyLock<Value> =
     LazyLock::new(|| serde_json::to_value(central::api::described().1).unwrap());
@@ -27,12 +27,15 @@ pub struct Exchange<'a> {
 
 /// The operation of a path: of those that fit, the one with the fewest parameters.
 fn operation(method: &str, path: &str) -> Option<(String, &'static Value)> {
-    let asked: Vec<&str> = path.split('?').next().unwrap_or_default().split('/').collect();
+    let requested: Vec<&str> = path.split('?').next().unwrap_or_default().split('/').collect();
     let is_parameter = |segment: &&str| segment.starts_with('{');
     let fits = |template: &&String| {
         let segments: Vec<&str> = template.split('/').collect();
-        segments.len() == asked.len()
-            && segments.iter().zip(&asked).all(|(segment, asked)| segment == asked || is_parameter(segment))
+        segments.len() == requested.len()
+            && segments
+                .iter()
+                .zip(&requested)
+                .all(|(segment, requested)| segment == requested || is_parameter(segment))
     };
     let paths = DOCUMENT["paths"].as_object().unwrap();
     let template =
@@ -87,7 +90,7 @@ pub fn check(exchange: &Exchange<'_>) {
         panic!("{name}: status {status} is not described: {text}");
     };
     match answer.get("content") {
-        _ if text.contains(MARK) => {}
+        _ if text.contains(REDACTED) => {}
         Some(content) if content.get("text/html").is_some() || content.get("text/event-stream").is_some() => {
         }
         Some(content) => {

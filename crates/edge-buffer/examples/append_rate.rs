@@ -102,15 +102,15 @@ async fn appends(
                 while waiting.len() < in_flight {
                     let mut append = log.append_awaited(record.clone(), 0, None);
                     if in_flight > 1 {
-                        append.hand_over();
+                        append.detach();
                     }
                     waiting.push_back((Instant::now(), append));
                 }
-                if let Some((handed_in, append)) = waiting.pop_front() {
+                if let Some((submitted, append)) = waiting.pop_front() {
                     append.await?;
                     count += 1;
                     if count.is_multiple_of(16) {
-                        times.push(handed_in.elapsed().as_micros() as u64);
+                        times.push(submitted.elapsed().as_micros() as u64);
                     }
                 }
             }
@@ -141,12 +141,12 @@ fn raw(parent: &Path, batch: usize, time: Duration) -> Result<Measured, Failure>
     let (mut offset, mut syncs, mut times) = (0, 0_u64, Vec::new());
     let begin = Instant::now();
     while begin.elapsed() < time {
-        let handed_in = Instant::now();
+        let submitted = Instant::now();
         file.write_all_at(&bytes, offset)?;
         file.sync_data()?;
         offset += bytes.len() as u64;
         syncs += 1;
-        times.push(handed_in.elapsed().as_micros() as u64);
+        times.push(submitted.elapsed().as_micros() as u64);
     }
     let rate = (syncs * batch as u64) as f64 / begin.elapsed().as_secs_f64();
     Ok(Measured { rate, batch, p50_us: median(times) })

@@ -65,7 +65,7 @@ pub(crate) struct Committer {
     next_sequence: u64,
     bytes: Vec<u8>,
     /// As in the state, without a lock.
-    pub(crate) room: Headroom,
+    pub(crate) headroom: Headroom,
     pub(crate) answers: Answers,
 }
 
@@ -93,7 +93,7 @@ impl Committer {
             can_allocate: true,
             next_sequence,
             bytes: Vec::new(),
-            room: Headroom::Enough,
+            headroom: Headroom::Enough,
             answers: Answers::default(),
         }
     }
@@ -104,16 +104,16 @@ impl Committer {
             let (need, now_ms) = (frame_len(first.record.len()), first.enqueued_ms);
             let header = if self.must_roll(need) { SEGMENT_HEADER } else { 0 };
             // Space before anything is written: a full disk refuses this record and damages nothing.
-            let written = self.make_room(need + header, now_ms).and_then(|room| {
+            let written = self.make_space(need + header, now_ms).and_then(|headroom| {
                 if self.must_roll(need) {
                     self.roll(now_ms)?;
                 }
-                self.write_run(batch, room - header)
+                self.write_run(batch, headroom - header)
             });
             match written {
                 Ok(()) => {}
                 Err(full @ AppendError::Full { .. }) => {
-                    self.note_room(Headroom::Refusing);
+                    self.note_headroom(Headroom::Refusing);
                     // This record alone: a shorter one behind it may fit.
                     if let Some(refused) = batch.pop_front() {
                         let tag = self.shared.options.refused_tag(&refused.record);
@@ -159,8 +159,8 @@ impl Committer {
     }
 
     /// Writes as many of the batch as fit into the segment and the free space, syncs, and answers them.
-    fn write_run(&mut self, batch: &mut VecDeque<Pending>, room: u64) -> Result<(), AppendError> {
-        let left = self.shared.options.segment_len_max().saturating_sub(self.active.len).min(room);
+    fn write_run(&mut self, batch: &mut VecDeque<Pending>, headroom: u64) -> Result<(), AppendError> {
+        let left = self.shared.options.segment_len_max().saturating_sub(self.active.len).min(headroom);
         // One large batch must not keep its memory for as long as the log is open.
         let kept = KEPT_CAPACITY.max(self.bytes.len());
         if self.bytes.capacity() > 4 * kept {
@@ -179,7 +179,7 @@ impl Committer {
             count += 1;
         }
         // Before the write: what `allocate` was granted, the write cannot be refused for want of space.
-        self.allocate(room)?;
+        self.allocate(headroom)?;
         let begun = Instant::now();
         let Active { file, len, .. } = &self.active;
         let written =
@@ -220,8 +220,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Makes sure that what is about to be written finds its space, and some ahead of it within `room`.
-    fn allocate(&mut self, room: u64) -> Result<(), AppendError> {
+    /// Makes sure that what is about to be written finds its space, and some ahead of it within `headroom`.
+    fn allocate(&mut self, headroom: u64) -> Result<(), AppendError> {
         // Ahead, so that most batches change no metadata: fdatasync then writes the data alone.
         let Active { file, len, allocated, is_one_of_many, .. } = &self.active;
         let end = len + self.bytes.len() as u64;
@@ -230,7 +230,7 @@ impl Committer {
         }
         let whole = self.shared.options.segment_len_max();
         let ahead = if *is_one_of_many { whole } else { allocated.max(len).saturating_mul(2).max(AHEAD_MIN) };
-        let ahead = ahead.min(whole).min(len.saturating_add(room)).max(end);
+        let ahead = ahead.min(whole).min(len.saturating_add(headroom)).max(end);
         let is_full = |error: &io::Error| {
             matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         };
@@ -310,29 +310,29 @@ impl Committer {
     pub(crate) fn persist(&mut self, is_closing: bool) {
         let mut state = self.shared.state();
         let is_due = state.ledger_due.is_some_and(|due| due <= Instant::now());
-        let telling = std::mem::take(&mut state.telling);
+        let reporting = std::mem::take(&mut state.reporting);
         let ledger_waits = std::mem::take(&mut state.ledger_waits);
-        if !telling.is_empty() && state.ledger.tell() {
+        if !reporting.is_empty() && state.ledger.freeze() {
             state.is_ledger_behind = true;
         }
         let has_done_segment = state.failing.ledger.is_none() && state.has_done_segment();
-        let is_wanted = state.is_ledger_behind
-            && (is_closing || is_due || !telling.is_empty() || !ledger_waits.is_empty());
+        let is_ledger_due = state.is_ledger_behind
+            && (is_closing || is_due || !reporting.is_empty() || !ledger_waits.is_empty());
         drop(state);
         if is_due {
-            self.look_after_files();
+            self.check_files();
         }
-        let written = if is_wanted || has_done_segment { self.write_ledger() } else { Ok(()) };
+        let written = if is_ledger_due || has_done_segment { self.write_ledger() } else { Ok(()) };
         for waiting in ledger_waits {
             let again =
                 written.as_ref().copied().map_err(|error| io::Error::new(error.kind(), error.to_string()));
             let _gone = waiting.send(again);
         }
         let answer = match written {
-            Ok(()) => Ok(self.shared.state().ledger.telling()),
+            Ok(()) => Ok(self.shared.state().ledger.reporting()),
             Err(error) => Err(self.failed("write the ledger", error)),
         };
-        for waiting in telling {
+        for waiting in reporting {
             let _gone = waiting.send(answer.clone());
         }
     }

@@ -25,11 +25,11 @@ pub(crate) fn expire(shared: &Shared, now_ms: u64) -> io::Result<u64> {
         let mut state = shared.state();
         let Some(stretch) = state.take_expiring(from, now_ms) else { return Ok(expired) };
         drop(state);
-        let look = look_at(shared, &stretch, from, now_ms)
+        let found = scan_segment(shared, &stretch, from, now_ms)
             .inspect_err(|_| shared.state().stays(stretch.segment, 0))?;
-        shared.state().stays(stretch.segment, look.first_gone_ms);
-        expired += look.expired;
-        if look.is_cut || look.expired == 0 {
+        shared.state().stays(stretch.segment, found.first_gone_ms);
+        expired += found.expired;
+        if found.is_cut || found.expired == 0 {
             return Ok(expired);
         }
         from = stretch.until;
@@ -37,7 +37,7 @@ pub(crate) fn expire(shared: &Shared, now_ms: u64) -> io::Result<u64> {
 }
 
 /// What one segment held.
-struct Look {
+struct SegmentFound {
     expired: u64,
     /// No record that stays is gone before that.
     first_gone_ms: u64,
@@ -45,19 +45,19 @@ struct Look {
     is_cut: bool,
 }
 
-fn look_at(shared: &Shared, stretch: &Stretch, from: u64, now_ms: u64) -> io::Result<Look> {
+fn scan_segment(shared: &Shared, stretch: &Stretch, from: u64, now_ms: u64) -> io::Result<SegmentFound> {
     let file = match shared.storage.open(&segment_name(stretch.segment)) {
         Ok(file) => file,
         // It is done with and was deleted a moment ago.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Ok(Look { expired: 0, first_gone_ms: u64::MAX, is_cut: false });
+            return Ok(SegmentFound { expired: 0, first_gone_ms: u64::MAX, is_cut: false });
         }
         Err(error) => return Err(error),
     };
     let seed = frame_seed(shared.id, stretch.segment);
     let (offset, sequence) = (stretch.start.offset, stretch.start.sequence);
     let mut scan = Scan::new(file, seed, stretch.epoch, offset, sequence, stretch.end, stretch.until);
-    let mut look = Look { expired: 0, first_gone_ms: u64::MAX, is_cut: false };
+    let mut found = SegmentFound { expired: 0, first_gone_ms: u64::MAX, is_cut: false };
     let mut gone = Vec::with_capacity(AT_ONCE);
     loop {
         let is_end = scan.expected >= stretch.until;
@@ -69,7 +69,7 @@ fn look_at(shared: &Shared, stretch: &Stretch, from: u64, now_ms: u64) -> io::Re
                 if gone_ms <= now_ms {
                     gone.push((record.sequence, shared.options.tag_of(&record.payload)))
                 } else {
-                    look.first_gone_ms = look.first_gone_ms.min(gone_ms)
+                    found.first_gone_ms = found.first_gone_ms.min(gone_ms)
                 }
             }
             _ => {}
@@ -82,20 +82,20 @@ fn look_at(shared: &Shared, stretch: &Stretch, from: u64, now_ms: u64) -> io::Re
                     continue;
                 }
                 if state.expire(sequence, &tag, now_ms) {
-                    look.expired += 1;
+                    found.expired += 1;
                 } else {
-                    (look.is_cut, look.first_gone_ms) = (true, 0);
+                    (found.is_cut, found.first_gone_ms) = (true, 0);
                 }
             }
             // The commit thread may sleep: it writes the ledger, and deletes what is done with.
-            let has_news = state.is_ledger_behind && std::mem::take(&mut state.is_asleep);
+            let must_wake = state.is_ledger_behind && std::mem::take(&mut state.is_asleep);
             drop(state);
-            if has_news {
+            if must_wake {
                 shared.work.notify_one();
             }
         }
-        if is_end || look.is_cut {
-            return Ok(look);
+        if is_end || found.is_cut {
+            return Ok(found);
         }
     }
 }

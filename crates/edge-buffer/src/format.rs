@@ -170,7 +170,7 @@ pub(crate) const LOCK_FILE: &str = "lock";
 pub(crate) const UNFINISHED: &str = ".new";
 /// Behind the name of a segment that was set aside.
 pub(crate) const DAMAGED: &str = ".damaged";
-pub(crate) const MARK: [u8; 4] = [0xb5, 0x1e, 0xf7, 0xa3];
+pub(crate) const FRAME_MAGIC: [u8; 4] = [0xb5, 0x1e, 0xf7, 0xa3];
 const SEGMENT_MAGIC: &[u8; 8] = b"LSEGMENT";
 const SUFFIX: &str = ".segment";
 const NEVER: u64 = u64::MAX;
@@ -277,7 +277,7 @@ pub(crate) fn encode_frame(
     let mut checksum = crc32c::crc32c_append(seed, &length);
     checksum = crc32c::crc32c_append(checksum, &stamps);
     checksum = crc32c::crc32c_append(checksum, payload);
-    out.extend_from_slice(&MARK);
+    out.extend_from_slice(&FRAME_MAGIC);
     out.extend_from_slice(&length);
     out.extend_from_slice(&checksum.to_le_bytes());
     out.extend_from_slice(&stamps);
@@ -293,7 +293,7 @@ pub(crate) struct FrameHeader {
 
 /// The header of a frame; `None` when there is no mark. `bytes` holds at least 36.
 pub(crate) fn frame_header(bytes: &[u8]) -> Option<FrameHeader> {
-    (bytes[..4] == MARK).then(|| FrameHeader { length: u32_at(bytes, 4), sequence: u64_at(bytes, 12) })
+    (bytes[..4] == FRAME_MAGIC).then(|| FrameHeader { length: u32_at(bytes, 4), sequence: u64_at(bytes, 12) })
 }
 
 /// The record in a whole frame of a segment's; `None` when its checksum is wrong.

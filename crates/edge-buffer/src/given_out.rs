@@ -3,7 +3,7 @@
 #[derive(Default)]
 pub(crate) struct GivenOut {
     /// By reader, the highest sequence that it gave out and may not have been done with.
-    in_hand: Vec<(u64, u64)>,
+    given_out: Vec<(u64, u64)>,
     /// The highest sequence that was given out and may have arrived, though nobody here knows it yet; see
     /// [`LogOptions::unsettled_max`](crate::LogOptions). `None`: readers always know.
     unsettled: Option<u64>,
@@ -26,20 +26,20 @@ impl GivenOut {
         if let Some(unsettled) = &mut self.unsettled {
             *unsettled = (*unsettled).max(sequence);
         }
-        match self.in_hand.iter_mut().find(|(of, _)| *of == reader) {
+        match self.given_out.iter_mut().find(|(of, _)| *of == reader) {
             Some((_, highest)) => *highest = (*highest).max(sequence),
-            None => self.in_hand.push((reader, sequence)),
+            None => self.given_out.push((reader, sequence)),
         }
     }
 
     /// What a reader gave out above `sequence` is not on its way any more; the highest that it gave out, if any.
     pub(crate) fn take_back(&mut self, reader: u64, sequence: u64, cursor: u64) -> Option<u64> {
-        let at = self.in_hand.iter().position(|(of, _)| *of == reader)?;
-        let highest = self.in_hand[at].1;
+        let at = self.given_out.iter().position(|(of, _)| *of == reader)?;
+        let highest = self.given_out[at].1;
         if sequence > cursor {
-            self.in_hand[at].1 = sequence.min(highest)
+            self.given_out[at].1 = sequence.min(highest)
         } else {
-            self.in_hand.swap_remove(at);
+            self.given_out.swap_remove(at);
         }
         Some(highest)
     }
@@ -51,6 +51,6 @@ impl GivenOut {
 
     /// The highest sequence that may be on its way; 0 if there is none.
     pub(crate) fn highest(&self) -> u64 {
-        self.in_hand.iter().map(|(_, highest)| *highest).fold(self.unsettled(), u64::max)
+        self.given_out.iter().map(|(_, highest)| *highest).fold(self.unsettled(), u64::max)
     }
 }

@@ -22,26 +22,26 @@ const MAGIC: &[u8; 8] = b"LSLEDGER";
 const HEADER: usize = 120;
 /// What a disk writes at once.
 const SECTOR: usize = 512;
-const GAP_BYTES: usize = 58;
-const GAP_BYTES_WITHOUT_EPOCH: usize = 50;
+const LOSS_BYTES: usize = 58;
+const LOSS_BYTES_WITHOUT_EPOCH: usize = 50;
 /// Who confirms, and how much was lost because it was restored.
 const RECEIVER_BYTES: usize = 24;
 const PASSED_BYTES: usize = 16;
 /// Longer tags are cut. A device id of IoT Hub has up to 128 characters, and so has a module's.
 pub(crate) const TAG_BYTES_MAX: usize = 255;
 /// What gaps may take of a slot: some 300 with names as they are in plants, 70 of the longest.
-const GAPS_BYTES_MAX: usize = SLOT as usize
+const LOSSES_BYTES_MAX: usize = SLOT as usize
     - HEADER
     - PASSED_WRITTEN_MAX * PASSED_BYTES
     - RECEIVER_BYTES
     - EPOCHS_WRITTEN_MAX * EPOCH_BYTES
     - SPARE_BYTES;
 /// One more gap for each cause, without a tag: one that is being reported and one that grows.
-const SPARE_BYTES: usize = 2 * Cause::ALL.len() * GAP_BYTES;
+const SPARE_BYTES: usize = 2 * Cause::ALL.len() * LOSS_BYTES;
 
 /// Records that were lost for one cause, of one sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Gap {
+pub struct LossRecord {
     /// Names the gap in its log and epoch for ever; ascends.
     pub number: u64,
     /// In which it got its number; its records may be of earlier ones.
@@ -63,9 +63,9 @@ pub struct Gap {
     pub until_ms: u64,
 }
 
-impl Gap {
+impl LossRecord {
     fn bytes(&self) -> usize {
-        GAP_BYTES + self.tag.len()
+        LOSS_BYTES + self.tag.len()
     }
 }
 
@@ -109,86 +109,97 @@ pub(crate) struct Ledger {
     /// The epochs of the log's sequences.
     pub(crate) epochs: Epochs,
     /// By number.
-    gaps: Vec<Gap>,
-    last_gap: u64,
-    telling_below: u64,
+    loss_records: Vec<LossRecord>,
+    last_loss: u64,
+    reporting_below: u64,
 }
 
 impl Ledger {
     pub(crate) fn lose(&mut self, cause: Cause, tag: &str, first: u64, last: u64, count: u64, now_ms: u64) {
         *self.lost.of(cause) += count;
         let tag = cut(tag);
-        let taken: usize = self.gaps.iter().map(Gap::bytes).sum();
-        let is_full = taken + GAP_BYTES + tag.len() > GAPS_BYTES_MAX;
-        let (telling_below, epoch) = (self.telling_below, self.epochs.current());
-        let growing = |gap: &Gap| gap.number >= telling_below && gap.cause == cause;
+        let taken: usize = self.loss_records.iter().map(LossRecord::bytes).sum();
+        let is_full = taken + LOSS_BYTES + tag.len() > LOSSES_BYTES_MAX;
+        let (reporting_below, epoch) = (self.reporting_below, self.epochs.current());
+        let growing = |loss: &LossRecord| loss.number >= reporting_below && loss.cause == cause;
         // With too many senders, those that come late share one gap for their cause.
-        let is_same = |gap: &Gap| growing(gap) && (gap.tag == tag || (is_full && gap.tag.is_empty()));
+        let is_same =
+            |loss: &LossRecord| growing(loss) && (loss.tag == tag || (is_full && loss.tag.is_empty()));
         // One that an earlier open began may have been reported already, by a copy of this log: it does not grow.
-        let same = self.gaps.iter().position(|gap| is_same(gap) && gap.epoch == epoch);
+        let same = self.loss_records.iter().position(|loss| is_same(loss) && loss.epoch == epoch);
         // If there is no space for another one, it gets a new number: its losses may be counted twice then, and none is missing.
-        let renumbered = || self.gaps.iter().position(|gap| is_full && is_same(gap));
+        let renumbered = || self.loss_records.iter().position(|loss| is_full && is_same(loss));
         let same = same.or_else(renumbered);
         if let Some(at) = same {
-            let mut gap = self.gaps.remove(at);
-            let is_of_now = gap.epoch == epoch;
+            let mut loss = self.loss_records.remove(at);
+            let is_of_now = loss.epoch == epoch;
             if !is_of_now {
-                self.last_gap += 1;
-                (gap.number, gap.epoch) = (self.last_gap, epoch);
+                self.last_loss += 1;
+                (loss.number, loss.epoch) = (self.last_loss, epoch);
             }
-            gap.first = gap.first.min(first);
-            gap.last = gap.last.max(last);
-            gap.count += count;
-            gap.until_ms = now_ms;
-            self.gaps.insert(if is_of_now { at } else { self.gaps.len() }, gap);
+            loss.first = loss.first.min(first);
+            loss.last = loss.last.max(last);
+            loss.count += count;
+            loss.until_ms = now_ms;
+            self.loss_records.insert(if is_of_now { at } else { self.loss_records.len() }, loss);
             return;
         }
         let tag = if is_full { String::new() } else { tag.to_owned() };
-        self.last_gap += 1;
-        let (number, from_ms, until_ms) = (self.last_gap, now_ms, now_ms);
-        self.gaps.push(Gap { number, epoch, cause, tag, first, last, count, from_ms, until_ms });
+        self.last_loss += 1;
+        let (number, from_ms, until_ms) = (self.last_loss, now_ms, now_ms);
+        self.loss_records.push(LossRecord {
+            number,
+            epoch,
+            cause,
+            tag,
+            first,
+            last,
+            count,
+            from_ms,
+            until_ms,
+        });
     }
 
-    pub(crate) fn gaps(&self) -> &[Gap] {
-        &self.gaps
+    pub(crate) fn loss_records(&self) -> &[LossRecord] {
+        &self.loss_records
     }
 
     /// Gaps that do not grow any more.
-    pub(crate) fn telling(&self) -> Vec<Gap> {
-        self.gaps.iter().filter(|gap| gap.number < self.telling_below).cloned().collect()
+    pub(crate) fn reporting(&self) -> Vec<LossRecord> {
+        self.loss_records.iter().filter(|loss| loss.number < self.reporting_below).cloned().collect()
     }
 
     /// What was lost up to now will not grow any more, as far as there is space. Returns true if it grew since.
-    pub(crate) fn tell(&mut self) -> bool {
+    pub(crate) fn freeze(&mut self) -> bool {
         // The others have space for as many bytes.
         let mut bytes = 0;
-        let beyond = self.gaps.iter().find(|gap| {
-            bytes += gap.bytes();
-            bytes > GAPS_BYTES_MAX / 2
+        let beyond = self.loss_records.iter().find(|loss| {
+            bytes += loss.bytes();
+            bytes > LOSSES_BYTES_MAX / 2
         });
-        let below = beyond.map_or(self.last_gap + 1, |gap| gap.number);
-        let is_news =
-            below > self.telling_below && self.gaps.iter().any(|gap| gap.number >= self.telling_below);
-        self.telling_below = self.telling_below.max(below);
-        is_news
+        let below = beyond.map_or(self.last_loss + 1, |loss| loss.number);
+        let has_grown = below > self.reporting_below
+            && self.loss_records.iter().any(|loss| loss.number >= self.reporting_below);
+        self.reporting_below = self.reporting_below.max(below);
+        has_grown
     }
 
     /// Forgets the gaps up to `number` that were reported. Returns true if there were any.
-    pub(crate) fn told(&mut self, number: u64) -> bool {
-        let before = self.gaps.len();
-        self.gaps.retain(|gap| gap.number > number || gap.number >= self.telling_below);
-        self.gaps.len() < before
+    pub(crate) fn reported(&mut self, number: u64) -> bool {
+        let before = self.loss_records.len();
+        self.loss_records.retain(|loss| loss.number > number || loss.number >= self.reporting_below);
+        self.loss_records.len() < before
     }
 
     fn encode(&self, id: Uuid, generation: u64) -> Vec<u8> {
         let mut bytes = vec![0; HEADER];
-        for gap in &self.gaps {
-            for number in [gap.number, gap.first, gap.last, gap.count, gap.from_ms, gap.until_ms] {
+        for loss in &self.loss_records {
+            for number in [loss.number, loss.first, loss.last, loss.count, loss.from_ms, loss.until_ms] {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
-            bytes.extend_from_slice(&[gap.cause.code(), gap.tag.len() as u8]);
-            bytes.extend_from_slice(&gap.epoch.number().to_le_bytes());
-            bytes.extend_from_slice(gap.tag.as_bytes());
+            bytes.extend_from_slice(&[loss.cause.code(), loss.tag.len() as u8]);
+            bytes.extend_from_slice(&loss.epoch.number().to_le_bytes());
+            bytes.extend_from_slice(loss.tag.as_bytes());
         }
         let mut ranges = 0_u16;
         for (first, last) in self.passed.ranges().take(PASSED_WRITTEN_MAX) {
@@ -204,12 +215,12 @@ impl Ledger {
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
         bytes[12..28].copy_from_slice(id.as_bytes());
-        let numbers = [generation, self.cursor, self.next_sequence, self.last_gap, self.telling_below];
+        let numbers = [generation, self.cursor, self.next_sequence, self.last_loss, self.reporting_below];
         let lost = [expired, evicted, damaged, refused, dropped];
         for (at, number) in numbers.into_iter().chain(lost).enumerate() {
             bytes[28 + at * 8..36 + at * 8].copy_from_slice(&number.to_le_bytes());
         }
-        bytes[108..110].copy_from_slice(&(self.gaps.len() as u16).to_le_bytes());
+        bytes[108..110].copy_from_slice(&(self.loss_records.len() as u16).to_le_bytes());
         bytes[110..112].copy_from_slice(&ranges.to_le_bytes());
         bytes[112..116].copy_from_slice(&length.to_le_bytes());
         let checksum = crc32c::crc32c_append(crc32c::crc32c(&bytes[..116]), &bytes[HEADER..]);
@@ -253,8 +264,8 @@ fn decode(bytes: &[u8]) -> Option<Result<Slot, u32>> {
     let mut ledger = Ledger {
         cursor: u64_at(bytes, 36),
         next_sequence: u64_at(bytes, 44),
-        last_gap: u64_at(bytes, 52),
-        telling_below: u64_at(bytes, 60),
+        last_loss: u64_at(bytes, 52),
+        reporting_below: u64_at(bytes, 60),
         lost: Lost {
             expired: u64_at(bytes, 68),
             evicted: u64_at(bytes, 76),
@@ -268,10 +279,10 @@ fn decode(bytes: &[u8]) -> Option<Result<Slot, u32>> {
     let mut rest = body;
     for _ in 0..count(108) {
         let (head, behind) =
-            rest.split_at_checked(if has_epochs { GAP_BYTES } else { GAP_BYTES_WITHOUT_EPOCH })?;
+            rest.split_at_checked(if has_epochs { LOSS_BYTES } else { LOSS_BYTES_WITHOUT_EPOCH })?;
         let (tag, behind) = behind.split_at_checked(usize::from(head[49]))?;
         rest = behind;
-        ledger.gaps.push(Gap {
+        ledger.loss_records.push(LossRecord {
             number: u64_at(head, 0),
             epoch: if has_epochs { Epoch::from_number(u64_at(head, 50)) } else { Epoch::NONE },
             first: u64_at(head, 8),
@@ -453,34 +464,39 @@ mod tests {
                 let tag = format!("{n:é>150}");
                 ledger.lose(Cause::ALL[n as usize % 5], &tag, n, n, 1, n);
             }
-            ledger.tell();
+            ledger.freeze();
             assert_eq!(ledger.lost.expired, (round + 1) * 200);
         }
         for n in 0..2000 {
             ledger.passed.add(n * 2, n * 2);
         }
-        assert_eq!(ledger.gaps.iter().map(|gap| gap.count).sum::<u64>(), 3000, "no loss goes uncounted");
+        assert_eq!(
+            ledger.loss_records.iter().map(|loss| loss.count).sum::<u64>(),
+            3000,
+            "no loss goes uncounted"
+        );
         let bytes = ledger.encode(Uuid::nil(), 1);
         assert!(bytes.len() as u64 <= SLOT, "{}", bytes.len());
         let read = decode(&bytes).unwrap().unwrap().ledger;
-        assert_eq!((&read.gaps, read.lost, read.cursor), (&ledger.gaps, ledger.lost, 7));
+        assert_eq!((&read.loss_records, read.lost, read.cursor), (&ledger.loss_records, ledger.lost, 7));
         assert_eq!(read.passed.ranges().count(), PASSED_WRITTEN_MAX);
     }
 
     #[test]
-    fn a_gap_that_is_being_told_does_not_grow_and_is_forgotten_once_told() {
+    fn a_loss_record_that_is_being_reported_does_not_grow_and_is_forgotten_once_reported() {
         let mut ledger = Ledger::default();
         ledger.lose(Cause::Expired, "press-1", 1, 2, 2, 10);
-        assert!(ledger.tell());
-        assert!(!ledger.tell());
+        assert!(ledger.freeze());
+        assert!(!ledger.freeze());
         ledger.lose(Cause::Expired, "press-1", 3, 3, 1, 20);
         ledger.lose(Cause::Expired, "press-1", 5, 5, 1, 30);
-        let told = ledger.telling();
-        assert_eq!((told.len(), told[0].count), (1, 2));
-        assert!(!ledger.told(told[0].number - 1));
-        assert!(ledger.told(u64::MAX));
-        let left: Vec<_> = ledger.gaps().iter().map(|gap| (gap.first, gap.last, gap.count)).collect();
+        let reported = ledger.reporting();
+        assert_eq!((reported.len(), reported[0].count), (1, 2));
+        assert!(!ledger.reported(reported[0].number - 1));
+        assert!(ledger.reported(u64::MAX));
+        let left: Vec<_> =
+            ledger.loss_records().iter().map(|loss| (loss.first, loss.last, loss.count)).collect();
         assert_eq!(left, [(3, 5, 2)]);
-        assert_eq!((ledger.gaps()[0].from_ms, ledger.gaps()[0].until_ms), (20, 30));
+        assert_eq!((ledger.loss_records()[0].from_ms, ledger.loss_records()[0].until_ms), (20, 30));
     }
 }

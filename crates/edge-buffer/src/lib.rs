@@ -11,7 +11,7 @@
 //! - A reader is only given what is on disk, so a sequence and its epoch that have left the gateway never name another
 //!   record later, also when the directory is restored from a backup or cloned.
 //! - Whatever else becomes of an acknowledged record (expired, evicted, damaged) is counted, by cause, sender and range of
-//!   sequences, exactly once, in a ledger on disk: [`Log::gaps`].
+//!   sequences, exactly once, in a ledger on disk: [`Log::loss_records`].
 //! - Files that somebody removes, the whole directory among them, are a loss that is counted: at the next open by a copy of the
 //!   ledger in another place ([`LogOptions::mirror`]), and within about a second while records are appended. Where upstream says
 //!   how far it has the log ([`LogOptions::unsettled_max`]), what arrived of them is no loss: also when both ledgers are old ones.
@@ -39,6 +39,7 @@ mod failures;
 mod fence;
 mod format;
 mod given_out;
+mod headroom;
 mod ledger;
 mod limits;
 mod log;
@@ -48,7 +49,6 @@ mod page_cache;
 mod pool;
 mod reader;
 mod recover;
-mod room;
 mod scan;
 mod segment;
 mod segments;
@@ -66,7 +66,7 @@ mod writer;
 pub use error::{AppendError, OpenError};
 pub use fence::Fence;
 pub use format::{Epoch, Record};
-pub use ledger::{Gap, Lost};
+pub use ledger::{LossRecord, Lost};
 pub use limits::{Full, LogOptions, RECORD_BYTES_MAX, Tag};
 pub use log::{Append, Log};
 pub use losses::{Cause, Loss};

@@ -17,7 +17,7 @@ use crate::commit::Committer;
 use crate::error::{AppendError, OpenError};
 use crate::fence::Fence;
 use crate::format::Epoch;
-use crate::ledger::Gap;
+use crate::ledger::LossRecord;
 use crate::limits::{Full, LogOptions};
 use crate::losses::{Cause, Loss};
 use crate::pool::{Member, PooledLog};
@@ -105,14 +105,14 @@ impl Log {
     /// on disk. Dropping the future does not take the record back.
     pub fn append(&self, record: Bytes, now_ms: u64) -> Append {
         let mut append = self.append_awaited(record, now_ms, None);
-        append.hand_over();
+        append.detach();
         append
     }
 
     /// As [`Log::append`], for a record that nobody wants from `expires_ms` on, ms of Unix time.
     pub fn append_expiring(&self, record: Bytes, now_ms: u64, expires_ms: u64) -> Append {
         let mut append = self.append_awaited(record, now_ms, Some(expires_ms));
-        append.hand_over();
+        append.detach();
         append
     }
 
@@ -133,31 +133,31 @@ impl Log {
     ) -> Append {
         let (reply, answer) = oneshot::channel();
         let pending = Pending { record, enqueued_ms: now_ms, expires_ms, fence, reply };
-        match self.hand_in(pending) {
+        match self.submit(pending) {
             Ok(has_leader) => {
-                let untold = has_leader.then(|| self.handle.clone());
-                Append { waiting: Waiting::Answer(answer), untold }
+                let unnotified = has_leader.then(|| self.handle.clone());
+                Append { waiting: Waiting::Answer(answer), unnotified }
             }
-            Err(error) => Append { waiting: Waiting::Refused(Some(error)), untold: None },
+            Err(error) => Append { waiting: Waiting::Refused(Some(error)), unnotified: None },
         }
     }
 
     /// Whether the task that awaits it may write it itself: the commit thread has not been notified of it then.
-    fn hand_in(&self, pending: Pending) -> Result<bool, AppendError> {
+    fn submit(&self, pending: Pending) -> Result<bool, AppendError> {
         let (bytes, max) = (pending.record.len() as u64, self.shared().options.record_bytes_max());
         let mut state = self.shared().state();
         state.now_ms = pending.enqueued_ms;
-        let handed_in = if bytes > max {
+        let submitted = if bytes > max {
             Err((AppendError::TooLong { bytes, max }, pending))
         } else {
-            let handed_in = state.hand_in(pending, self.shared().options.waiting_bytes_max);
+            let submitted = state.submit(pending, self.shared().options.waiting_bytes_max);
             self.shared().waiting_bytes.store(state.queue_bytes, Ordering::Relaxed);
-            handed_in
+            submitted
         };
-        let (answer, has_news) = match handed_in {
+        let (answer, must_wake) = match submitted {
             Ok(()) => {
                 let may_be_led = state.may_be_led();
-                (Ok(may_be_led), !may_be_led && state.has_news())
+                (Ok(may_be_led), !may_be_led && state.must_wake())
             }
             Err((error @ (AppendError::Closed | AppendError::Fenced), _)) => (Err(error), false),
             Err((error, Pending { record, .. })) => {
@@ -166,7 +166,7 @@ impl Log {
             }
         };
         drop(state);
-        if has_news {
+        if must_wake {
             self.shared().work.notify_one();
         }
         answer
@@ -211,10 +211,10 @@ impl Log {
         let mut state = self.shared().state();
         let was_behind = state.is_ledger_behind;
         let answer = change(&mut state);
-        let is_news = (state.is_ledger_behind && !was_behind) || state.has_done_segment();
-        let is_news = is_news && std::mem::take(&mut state.is_asleep);
+        let must_wake = (state.is_ledger_behind && !was_behind) || state.has_done_segment();
+        let must_wake = must_wake && std::mem::take(&mut state.is_asleep);
         drop(state);
-        if is_news {
+        if must_wake {
             self.shared().work.notify_one();
         }
         answer
@@ -302,13 +302,13 @@ impl Log {
     /// # Errors
     /// [`AppendError`] when the disk failed or the log was closed.
     pub async fn written(&self) -> Result<(), AppendError> {
-        let (told, written) = oneshot::channel();
+        let (reported, written) = oneshot::channel();
         {
             let mut state = self.shared().state();
             if state.is_closing {
                 return Err(AppendError::Closed);
             }
-            state.ledger_waits.push(told);
+            state.ledger_waits.push(reported);
         }
         self.shared().work.notify_one();
         match written.await {
@@ -339,37 +339,37 @@ impl Log {
 
     /// What was lost and has not been reported upstream yet, by cause and sender: it survives restarts, and is bounded by
     /// joining the gaps of senders.
-    pub fn gaps(&self) -> Vec<Gap> {
-        self.shared().state().ledger.gaps().to_vec()
+    pub fn loss_records(&self) -> Vec<LossRecord> {
+        self.shared().state().ledger.loss_records().to_vec()
     }
 
     /// Whether anything was lost that has not been reported upstream yet.
-    pub fn has_gaps(&self) -> bool {
-        !self.shared().state().ledger.gaps().is_empty()
+    pub fn has_loss_records(&self) -> bool {
+        !self.shared().state().ledger.loss_records().is_empty()
     }
 
     /// The gaps to tell upstream. They are on disk and do not grow any more: later losses are in other gaps, so that a
-    /// gap that is reported twice is recognized by its number. Those reported but not yet passed to [`Log::gaps_told`] are among them.
+    /// gap that is reported twice is recognized by its number. Those reported but not yet passed to [`Log::losses_reported`] are among them.
     ///
     /// # Errors
     /// [`AppendError`] when the disk failed or the log was closed.
-    pub async fn gaps_to_tell(&self) -> Result<Vec<Gap>, AppendError> {
+    pub async fn losses_to_report(&self) -> Result<Vec<LossRecord>, AppendError> {
         let (reply, answer) = oneshot::channel();
         {
             let mut state = self.shared().state();
             if state.is_closing {
                 return Err(AppendError::Closed);
             }
-            state.telling.push(reply);
+            state.reporting.push(reply);
         }
         self.shared().work.notify_one();
         answer.await.unwrap_or(Err(AppendError::Closed))
     }
 
     /// Upstream has the gaps up to this number: they are forgotten here.
-    pub fn gaps_told(&self, number: u64) {
+    pub fn losses_reported(&self, number: u64) {
         let mut state = self.shared().state();
-        if state.ledger.told(number) {
+        if state.ledger.reported(number) {
             state.is_ledger_behind = true;
             drop(state);
             self.shared().work.notify_one();
@@ -393,8 +393,8 @@ impl Log {
 
     /// Checks whether somebody removed files of it, and counts what was in them as damaged. It does so itself about every second
     /// while records are appended; to be called from time to time for a log that nobody appends to. Blocking.
-    pub fn look_after_files(&self) {
-        self.handle.writers.look_after_files();
+    pub fn check_files(&self) {
+        self.handle.writers.check_files();
     }
 
     /// Passes over a record that its reader cannot make sense of: it is done with, and counted as damaged.
@@ -439,7 +439,7 @@ impl std::fmt::Debug for Log {
 pub struct Append {
     waiting: Waiting,
     /// The writer has not been notified of it yet.
-    untold: Option<Arc<Handle>>,
+    unnotified: Option<Arc<Handle>>,
 }
 
 enum Waiting {
@@ -450,7 +450,7 @@ enum Waiting {
 impl Append {
     /// One that was refused: for who has a limit of its own in front of the log's.
     pub fn refused(why: AppendError) -> Self {
-        Self { waiting: Waiting::Refused(Some(why)), untold: None }
+        Self { waiting: Waiting::Refused(Some(why)), unnotified: None }
     }
 
     /// Why it was refused, when that is so already.
@@ -462,9 +462,9 @@ impl Append {
     }
 
     /// Gives it to the commit thread, so that it goes on its way while the caller waits for something else.
-    pub fn hand_over(&mut self) {
-        if let Some(handle) = self.untold.take() {
-            handle.writers.tell();
+    pub fn detach(&mut self) {
+        if let Some(handle) = self.unnotified.take() {
+            handle.writers.notify();
         }
     }
 
@@ -473,7 +473,7 @@ impl Append {
     /// # Errors
     /// [`AppendError`], as when it is awaited.
     pub fn wait(mut self) -> Result<u64, AppendError> {
-        if let Some(handle) = self.untold.take() {
+        if let Some(handle) = self.unnotified.take() {
             handle.writers.see_to(Thread::Own);
         }
         match &mut self.waiting {
@@ -490,7 +490,7 @@ impl Future for Append {
     type Output = Result<u64, AppendError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(handle) = self.untold.take() {
+        if let Some(handle) = self.unnotified.take() {
             handle.writers.see_to(Thread::Shared);
         }
         match &mut self.waiting {
@@ -507,12 +507,12 @@ impl Future for Append {
 
 impl Drop for Append {
     fn drop(&mut self) {
-        self.hand_over();
+        self.detach();
     }
 }
 
 impl std::fmt::Debug for Append {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Append").field("is_told", &self.untold.is_none()).finish_non_exhaustive()
+        f.debug_struct("Append").field("is_told", &self.unnotified.is_none()).finish_non_exhaustive()
     }
 }

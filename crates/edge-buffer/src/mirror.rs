@@ -85,7 +85,7 @@ impl Mirror {
     }
 
     /// Makes the file again when it was removed, or could not be used before; true when `write` must follow.
-    pub(crate) fn look_after(&mut self) -> bool {
+    pub(crate) fn check_file(&mut self) -> bool {
         let there = fs::File::open(&self.path).and_then(|file| file.identity()).ok();
         let is_there =
             self.file.as_ref().is_some_and(|file| there.is_some() && file.identity().ok() == there);

@@ -45,7 +45,7 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    fn may_give_way(&self, rank: u32) -> bool {
+    fn may_evict(&self, rank: u32) -> bool {
         self.drops_oldest && self.rank >= rank
     }
 }
@@ -73,15 +73,15 @@ impl Pool {
     }
 
     /// Bytes that may still be written.
-    pub(crate) fn room(&self) -> u64 {
+    pub(crate) fn headroom(&self) -> u64 {
         let taken: u64 = self.members().iter().map(|(_, log)| log.bytes()).sum();
         self.0.bytes_max.saturating_sub(taken)
     }
 
     /// Bytes that would be free if all that may be dropped for a log of this rank were.
-    pub(crate) fn in_reach(&self, rank: u32) -> u64 {
+    pub(crate) fn evictable(&self, rank: u32) -> u64 {
         let members = self.members();
-        members.iter().filter(|(member, _)| member.may_give_way(rank)).map(|(_, log)| log.bytes()).sum()
+        members.iter().filter(|(member, _)| member.may_evict(rank)).map(|(_, log)| log.bytes()).sum()
     }
 
     /// Takes the oldest segment of a log in which everything has expired. Bytes given back.
@@ -91,7 +91,7 @@ impl Pool {
 
     /// The log that is evicted from for one of this rank: of the least important logs the one with the oldest record.
     fn victim(&self, rank: u32) -> Option<(Member, Arc<dyn PooledLog>)> {
-        let members = self.members().into_iter().filter(|(member, _)| member.may_give_way(rank));
+        let members = self.members().into_iter().filter(|(member, _)| member.may_evict(rank));
         let ready = members.filter_map(|(member, log)| Some((log.oldest_ms()?, member, log)));
         let first = ready.min_by_key(|(oldest_ms, member, _)| (std::cmp::Reverse(member.rank), *oldest_ms));
         first.map(|(_, member, log)| (member, log))

@@ -138,9 +138,9 @@ impl Reader {
             return Ok(());
         }
         let next = self.next;
-        let has_news = |published: &Published| published.next_sequence > next || published.has_ended;
-        let news = *self.published.wait_for(has_news).await.map_err(|_| ReadError::Closed)?;
-        if news.next_sequence <= next { Err(ReadError::Closed) } else { Ok(()) }
+        let has_more = |published: &Published| published.next_sequence > next || published.has_ended;
+        let published = *self.published.wait_for(has_more).await.map_err(|_| ReadError::Closed)?;
+        if published.next_sequence <= next { Err(ReadError::Closed) } else { Ok(()) }
     }
 
     /// Gives back the record that was read last, to be read again: it is passed over when it is expired by then.

@@ -41,19 +41,20 @@ struct Found {
 }
 
 pub(crate) fn recover(storage: &dyn Storage, options: &LogOptions) -> Result<Recovered, OpenError> {
-    let told = |doing: String| move |source| OpenError::Io { dir: storage.path().to_owned(), doing, source };
-    let names = storage.names().map_err(told("list its files".into()))?;
+    let io_error =
+        |doing: String| move |source| OpenError::Io { dir: storage.path().to_owned(), doing, source };
+    let names = storage.names().map_err(io_error("list its files".into()))?;
     for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
-        storage.remove(name).map_err(told(format!("remove {name}")))?;
+        storage.remove(name).map_err(io_error(format!("remove {name}")))?;
     }
     let mut firsts: Vec<u64> = names.iter().filter_map(|name| segment_first(name)).collect();
     firsts.sort_unstable();
     let mut found = Vec::with_capacity(firsts.len());
     for first in firsts {
-        found.push(look(storage, first)?);
+        found.push(inspect(storage, first)?);
     }
     let (file, slot) = if names.iter().any(|name| name == LEDGER_FILE) {
-        match LedgerFile::open(storage).map_err(told(format!("read {LEDGER_FILE}")))? {
+        match LedgerFile::open(storage).map_err(io_error(format!("read {LEDGER_FILE}")))? {
             Ok((file, slot)) => (Some(file), slot),
             Err(found) => {
                 let (dir, file) = (storage.path().to_owned(), LEDGER_FILE.to_owned());
@@ -95,8 +96,8 @@ pub(crate) fn recover(storage: &dyn Storage, options: &LogOptions) -> Result<Rec
         does_upstream_say,
     };
     let strangers =
-        recovering.set_strangers_aside(is_known).map_err(|(doing, source)| told(doing)(source))?;
-    let (mut state, active) = recovering.recover().map_err(|(doing, source)| told(doing)(source))?;
+        recovering.set_strangers_aside(is_known).map_err(|(doing, source)| io_error(doing)(source))?;
+    let (mut state, active) = recovering.recover().map_err(|(doing, source)| io_error(doing)(source))?;
     if let Some((first, last)) = strangers.filter(|_| !is_known) {
         // Not even their id is known; at least so many records were in them.
         state.ledger.lose(Cause::Damaged, "", first, last, last - first + 1, 0);
@@ -110,7 +111,8 @@ pub(crate) fn recover(storage: &dyn Storage, options: &LogOptions) -> Result<Rec
     if missing > 0 {
         tracing::error!(dir = %storage.path().display(), missing, "acknowledged records of a log are missing: their segments were removed, cut off or damaged; check for a disk fault, or for another program that changed the files");
     }
-    let ledger = recovering.ledger_file(&mut state, file).map_err(told(format!("write {LEDGER_FILE}")))?;
+    let ledger =
+        recovering.ledger_file(&mut state, file).map_err(io_error(format!("write {LEDGER_FILE}")))?;
     if let Some(mirror) = &mut mirror {
         // What the ledger itself does not hold yet stays to be written.
         let is_loss_behind = state.is_loss_behind;
@@ -158,7 +160,7 @@ fn choose(
 }
 
 /// Reads the header of one segment.
-fn look(storage: &dyn Storage, first: u64) -> Result<Found, OpenError> {
+fn inspect(storage: &dyn Storage, first: u64) -> Result<Found, OpenError> {
     let (dir, name) = (storage.path().to_owned(), segment_name(first));
     let read = || {
         let file = storage.open(&name)?;
@@ -301,11 +303,11 @@ impl Recovering<'_> {
         let oldest = state.cursor + 1;
         let behind = state.segments.partition_point(|segment| segment.first <= oldest);
         for segment in state.segments.range(behind.saturating_sub(1)..) {
-            let mark = segment.mark_before(oldest);
+            let entry = segment.entry_before(oldest);
             let Ok(file) = self.storage.open(&segment_name(segment.first)) else { continue };
             let seed = frame_seed(self.id, segment.first);
             let mut scan =
-                Scan::new(file, seed, segment.epoch, mark.offset, mark.sequence, segment.len, u64::MAX);
+                Scan::new(file, seed, segment.epoch, entry.offset, entry.sequence, segment.len, u64::MAX);
             // What cannot be read here is found, and counted, by the reader.
             while let Ok(step) = scan.step() {
                 match step {

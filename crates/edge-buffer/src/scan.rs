@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::chain;
-use crate::format::{Epoch, FRAME_HEADER, MARK, Record, decode_frame, frame_header, frame_len};
+use crate::format::{Epoch, FRAME_HEADER, FRAME_MAGIC, Record, decode_frame, frame_header, frame_len};
 use crate::storage::File;
 
 /// Bytes read at once: many small records per system call, little memory per reader.
@@ -80,9 +80,9 @@ impl Scan {
             return Ok(self.take(record));
         }
         let mut at = self.offset;
-        while let Some(mark) = self.find_mark(at)? {
-            if let Some(record) = self.frame_at(mark, self.expected)? {
-                self.offset = mark;
+        while let Some(found_at) = self.find_magic(at)? {
+            if let Some(record) = self.frame_at(found_at, self.expected)? {
+                self.offset = found_at;
                 let first = std::mem::replace(&mut self.expected, record.sequence);
                 if first == record.sequence {
                     return Ok(self.take(record));
@@ -91,7 +91,7 @@ impl Scan {
                 self.found = Some(record);
                 return Ok(Step::Hole { first, last });
             }
-            at = mark + 1;
+            at = found_at + 1;
         }
         Ok(Step::End)
     }
@@ -116,19 +116,19 @@ impl Scan {
     }
 
     /// Offset of the next mark, from `from` on.
-    fn find_mark(&mut self, mut from: u64) -> io::Result<Option<u64>> {
+    fn find_magic(&mut self, mut from: u64) -> io::Result<Option<u64>> {
         while from + FRAME_HEADER as u64 <= self.end {
             let len = CHUNK.min(self.end - from);
             let Some(bytes) = self.bytes(from, len)? else { return Ok(None) };
             let mut at = 0;
-            while let Some(found) = bytes[at..].iter().position(|byte| *byte == MARK[0]) {
+            while let Some(found) = bytes[at..].iter().position(|byte| *byte == FRAME_MAGIC[0]) {
                 at += found;
-                if bytes[at..].starts_with(&MARK) {
+                if bytes[at..].starts_with(&FRAME_MAGIC) {
                     return Ok(Some(from + at as u64));
                 }
                 at += 1;
             }
-            from += bytes.len() as u64 - (MARK.len() as u64 - 1);
+            from += bytes.len() as u64 - (FRAME_MAGIC.len() as u64 - 1);
         }
         Ok(None)
     }

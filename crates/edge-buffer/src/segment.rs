@@ -4,9 +4,9 @@ use crate::format::{Epoch, SEGMENT_HEADER};
 use crate::losses::Cause;
 
 /// One mark per this many bytes of the last segment: how far a reader that seeks must scan.
-const MARK_BYTES: u64 = 64 << 10;
+const INDEX_STEP_BYTES: u64 = 64 << 10;
 /// Of the marks of a full segment one in so many is kept: memory that a long backlog does not feel.
-const MARKS_KEPT: usize = 16;
+const SEALED_INDEX_STEP: usize = 16;
 
 /// A place in a segment where a frame begins.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ pub(crate) struct Segment {
     pub(crate) first_gone_ms: u64,
     pub(crate) created_ms: u64,
     /// Never empty: the first is the place behind the header.
-    pub(crate) marks: Vec<IndexEntry>,
+    pub(crate) index: Vec<IndexEntry>,
 }
 
 impl Segment {
@@ -52,7 +52,7 @@ impl Segment {
             expires_ms: 0,
             first_gone_ms: u64::MAX,
             created_ms,
-            marks: vec![start],
+            index: vec![start],
         }
     }
 
@@ -68,25 +68,25 @@ impl Segment {
     /// Nothing more will be written to it, and its file was cut to its length.
     pub(crate) fn seal(&mut self) {
         self.allocated = self.len;
-        self.marks = self.marks.iter().copied().step_by(MARKS_KEPT).collect();
+        self.index = self.index.iter().copied().step_by(SEALED_INDEX_STEP).collect();
     }
 
-    pub(crate) fn add_entry(&mut self, mark: IndexEntry) {
+    pub(crate) fn add_entry(&mut self, entry: IndexEntry) {
         // The first segment of a log is made before any time is known.
-        if mark.sequence == self.first && self.created_ms == 0 {
-            self.created_ms = mark.enqueued_ms;
-            self.marks[0].enqueued_ms = mark.enqueued_ms;
+        if entry.sequence == self.first && self.created_ms == 0 {
+            self.created_ms = entry.enqueued_ms;
+            self.index[0].enqueued_ms = entry.enqueued_ms;
         }
-        if self.marks.last().is_none_or(|last| mark.offset >= last.offset + MARK_BYTES) {
-            self.marks.push(mark);
+        if self.index.last().is_none_or(|last| entry.offset >= last.offset + INDEX_STEP_BYTES) {
+            self.index.push(entry);
         }
     }
 
     /// The last mark at or before `sequence`.
-    pub(crate) fn mark_before(&self, sequence: u64) -> IndexEntry {
+    pub(crate) fn entry_before(&self, sequence: u64) -> IndexEntry {
         // The first mark is the place behind the header, so there is one before every sequence of the segment.
-        let at = self.marks.partition_point(|mark| mark.sequence <= sequence);
-        self.marks[at.saturating_sub(1)]
+        let at = self.index.partition_point(|entry| entry.sequence <= sequence);
+        self.index[at.saturating_sub(1)]
     }
 }
 

@@ -23,7 +23,7 @@ impl DerefMut for Segments {
 
 impl Segments {
     /// The segments up to a sequence were not searched for what has expired meanwhile.
-    pub(crate) fn look_again(&mut self, highest: u64) {
+    pub(crate) fn recheck(&mut self, highest: u64) {
         for segment in self.iter_mut().take_while(|segment| segment.first <= highest) {
             segment.first_gone_ms = 0;
         }
@@ -34,9 +34,9 @@ impl Segments {
     pub(crate) fn take_expiring(&mut self, from: u64, now_ms: u64, end: u64) -> Option<u64> {
         let firsts: Vec<u64> = self.iter().skip(1).map(|segment| segment.first).collect();
         let ends = firsts.into_iter().chain([end]);
-        let mut looked_at = self.iter_mut().zip(ends);
+        let mut candidates = self.iter_mut().zip(ends);
         let (segment, end) =
-            looked_at.find(|(segment, end)| *end > from && segment.first_gone_ms <= now_ms)?;
+            candidates.find(|(segment, end)| *end > from && segment.first_gone_ms <= now_ms)?;
         // Whoever reads it now reports the earliest record that stays (`stays`); until then it must not be searched again.
         segment.first_gone_ms = u64::MAX;
         let start = from.max(segment.first);
@@ -82,7 +82,7 @@ impl Segments {
         Some(Stretch {
             segment: segment.first,
             epoch: segment.epoch,
-            start: segment.mark_before(sequence),
+            start: segment.entry_before(sequence),
             end: segment.len,
             until: self.get(at + 1).map_or(end, |next| next.first),
         })

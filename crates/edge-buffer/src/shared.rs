@@ -72,8 +72,8 @@ impl Shared {
         if !state.is_loss_behind || state.is_closing {
             return None;
         }
-        let (told, written) = oneshot::channel();
-        state.ledger_waits.push(told);
+        let (notify, written) = oneshot::channel();
+        state.ledger_waits.push(notify);
         Some(written)
     }
 

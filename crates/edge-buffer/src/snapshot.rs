@@ -33,7 +33,7 @@ impl State {
             written_bytes: self.counters.written_bytes,
             syncs: self.counters.syncs,
             sync_times: self.counters.sync_times,
-            room: self.room,
+            headroom: self.headroom,
             failing: self.failing.now(),
             busy_ms: self.failing.busy_ms(),
             set_aside: self.set_aside,

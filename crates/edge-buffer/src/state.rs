@@ -12,7 +12,7 @@ use crate::failures::Failures;
 use crate::fence::Fence;
 use crate::format::frame_len;
 use crate::given_out::GivenOut;
-use crate::ledger::{Gap, Ledger};
+use crate::ledger::{Ledger, LossRecord};
 use crate::losses::{Cause, Loss, Losses};
 use crate::segment::{IndexEntry, Segment, Stretch, Tally};
 use crate::segments::Segments;
@@ -49,7 +49,7 @@ pub(crate) struct State {
     /// The commit thread sleeps, and nobody has woken it.
     pub(crate) is_asleep: bool,
     /// The commit thread wants to be woken when so many appends wait.
-    pub(crate) wanted: usize,
+    pub(crate) awaited: usize,
     /// Appends in the last batch.
     pub(crate) last_batch: usize,
     /// And in the one before.
@@ -74,11 +74,11 @@ pub(crate) struct State {
     pub(crate) ledger_due: Option<Instant>,
     pub(crate) ledger: Ledger,
     /// Who wants to tell the gaps upstream, once they are on disk.
-    pub(crate) telling: Vec<oneshot::Sender<Result<Vec<Gap>, AppendError>>>,
+    pub(crate) reporting: Vec<oneshot::Sender<Result<Vec<LossRecord>, AppendError>>>,
     pub(crate) set_aside: u64,
     /// Ranges that were missing at open, until upstream says which of them arrived. A reader counts what is left of them.
     pub(crate) unproven: Vec<(u64, u64)>,
-    pub(crate) room: Headroom,
+    pub(crate) headroom: Headroom,
     given_out: GivenOut,
     /// (sequence, enqueued) of the oldest pending records, as far as known, ascending.
     pub(crate) head: VecDeque<(u64, u64)>,
@@ -96,7 +96,7 @@ impl State {
             queue_bytes: 0,
             writer: Writer::Nobody,
             is_asleep: false,
-            wanted: 1,
+            awaited: 1,
             last_batch: 0,
             batch_before: 0,
             are_answers_held: false,
@@ -110,10 +110,10 @@ impl State {
             ledger_waits: Vec::new(),
             ledger_due: None,
             ledger,
-            telling: Vec::new(),
+            reporting: Vec::new(),
             set_aside: 0,
             unproven: Vec::new(),
-            room: Headroom::Enough,
+            headroom: Headroom::Enough,
             given_out: GivenOut::default(),
             head: VecDeque::new(),
             now_ms: 0,
@@ -124,7 +124,7 @@ impl State {
     }
 
     /// Puts an append behind the others.
-    pub(crate) fn hand_in(
+    pub(crate) fn submit(
         &mut self,
         pending: Pending,
         waiting_bytes_max: u64,
@@ -146,9 +146,9 @@ impl State {
 
     /// Whether the commit thread should be woken for the appends that wait: once, however many come before it runs, for
     /// each time is a system call.
-    pub(crate) fn has_news(&mut self) -> bool {
+    pub(crate) fn must_wake(&mut self) -> bool {
         self.writer != Writer::Leader
-            && self.queue.len() >= self.wanted
+            && self.queue.len() >= self.awaited
             && std::mem::take(&mut self.is_asleep)
     }
 
@@ -156,7 +156,7 @@ impl State {
     /// other logs' time.
     pub(crate) fn may_be_led(&self) -> bool {
         let is_alone = self.queue.len() == 1 && self.last_batch <= 1;
-        self.writer == Writer::Nobody && is_alone && !self.is_closing && self.room == Headroom::Enough
+        self.writer == Writer::Nobody && is_alone && !self.is_closing && self.headroom == Headroom::Enough
     }
 
     /// The appends that wait: all of them, or the first half of many when all their producers may be waiting. The other half
@@ -193,7 +193,7 @@ impl State {
     /// Whether there is something to do for the commit thread beside appends.
     pub(crate) fn has_chores(&self) -> bool {
         let has_done_segment = self.failing.ledger.is_none() && self.has_done_segment();
-        has_done_segment || self.is_closing || !self.telling.is_empty() || !self.ledger_waits.is_empty()
+        has_done_segment || self.is_closing || !self.reporting.is_empty() || !self.ledger_waits.is_empty()
     }
 
     /// Counts an append that was refused; `tag`: whose loss that is, if anybody's.
@@ -341,7 +341,7 @@ impl State {
     pub(crate) fn settle(&mut self) {
         let highest = self.given_out.settle();
         self.unproven.clear();
-        self.segments.look_again(highest);
+        self.segments.recheck(highest);
     }
 
     /// A reader gave out a record.
@@ -352,7 +352,7 @@ impl State {
     /// What a reader gave out above `sequence` is not on its way any more.
     pub(crate) fn took_back(&mut self, reader: u64, sequence: u64) {
         if let Some(highest) = self.given_out.take_back(reader, sequence, self.cursor) {
-            self.segments.look_again(highest);
+            self.segments.recheck(highest);
         }
     }
 

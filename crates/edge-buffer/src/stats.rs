@@ -46,7 +46,7 @@ pub struct Stats {
     /// Segment files.
     pub segments: u64,
     /// What became of the last append that found little space.
-    pub room: Headroom,
+    pub headroom: Headroom,
     /// What it cannot do, since when; `None` when its last write went well.
     pub failing: Option<Failing>,
     /// For how many milliseconds the write that is under way takes; 0 when there is none.

@@ -12,17 +12,17 @@ use crate::losses::Cause;
 impl Committer {
     /// Checks whether the directory and its files are those that are open. What was in files that are gone is counted as damaged;
     /// directory and ledger are made again, and the next append begins a segment.
-    pub(crate) fn look_after_files(&mut self) {
-        let looked = self.look();
-        let was_failing = std::mem::replace(&mut self.is_watch_failing, looked.is_err());
-        if let Err(error) = looked
+    pub(crate) fn check_files(&mut self) {
+        let checked = self.check();
+        let was_failing = std::mem::replace(&mut self.is_watch_failing, checked.is_err());
+        if let Err(error) = checked
             && !was_failing
         {
             tracing::error!(dir = %self.shared.storage.path().display(), error = chain(&error), "the files of a queue could not be checked");
         }
     }
 
-    fn look(&mut self) -> io::Result<()> {
+    fn check(&mut self) -> io::Result<()> {
         let storage = self.shared.storage.clone();
         let remade = storage.remake();
         if let Err(error) = &remade {
@@ -45,7 +45,7 @@ impl Committer {
             self.write_ledger()?;
             self.write_ledger()?;
         }
-        if self.mirror.as_mut().is_some_and(|mirror| mirror.look_after()) {
+        if self.mirror.as_mut().is_some_and(|mirror| mirror.check_file()) {
             self.write_ledger()?;
         }
         Ok(())

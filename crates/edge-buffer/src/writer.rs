@@ -95,23 +95,25 @@ impl Writers {
 
     /// Takes the oldest segment for the sake of another log of the pool; the bytes given back. `None` when this log is being
     /// written to, or has nothing to give.
-    fn give_way(&self, cause: Cause, now_ms: u64) -> Option<u64> {
+    fn evict_oldest(&self, cause: Cause, now_ms: u64) -> Option<u64> {
         // Never waits: two logs of a pool that both need space would wait for each other.
         let mut committer = self.committer.try_lock().ok()?;
-        committer.as_mut()?.give_way(cause, now_ms)
+        committer.as_mut()?.evict_oldest(cause, now_ms)
     }
 
     /// Takes everything, because somebody said so. Blocking.
     pub(crate) fn give_up(&self, now_ms: u64) {
         if let Some(committer) = self.committer.lock().expect(UNPOISONED).as_mut() {
-            while self.shared.state().has_pending() && committer.give_way(Cause::Dropped, now_ms).is_some() {}
+            while self.shared.state().has_pending()
+                && committer.evict_oldest(Cause::Dropped, now_ms).is_some()
+            {}
         }
     }
 
     /// Maintains the files. Blocking.
-    pub(crate) fn look_after_files(&self) {
+    pub(crate) fn check_files(&self) {
         if let Some(committer) = self.committer.lock().expect(UNPOISONED).as_mut() {
-            committer.look_after_files();
+            committer.check_files();
         }
     }
 
@@ -167,13 +169,13 @@ impl Writers {
         let company = state.company();
         if (1..company).contains(&state.queue.len()) {
             let patience = (state.last_sync / PATIENCE).min(PATIENCE_MAX);
-            state.wanted = company;
+            state.awaited = company;
             let is_alone = |state: &mut State| {
                 state.is_asleep = state.queue.len() < company && !state.is_closing;
                 state.is_asleep
             };
             state = shared.work.wait_timeout_while(state, patience, is_alone).expect(unpoisoned).0;
-            state.wanted = 1;
+            state.awaited = 1;
         }
         state.is_asleep = false;
         state.take_batch(batch);
@@ -186,9 +188,9 @@ impl Writers {
     pub(crate) fn see_to(&self, on: Thread) {
         let mut state = self.shared.state();
         let Some(lent) = state.may_be_led().then(|| on.lend(state.last_sync)).flatten() else {
-            let has_news = state.has_news();
+            let must_wake = state.must_wake();
             drop(state);
-            if has_news {
+            if must_wake {
                 self.shared.work.notify_one();
             }
             return;
@@ -207,8 +209,8 @@ impl Writers {
     }
 
     /// As [`Writers::see_to`], for an append that nobody waits for.
-    pub(crate) fn tell(&self) {
-        if self.shared.state().has_news() {
+    pub(crate) fn notify(&self) {
+        if self.shared.state().must_wake() {
             self.shared.work.notify_one();
         }
     }
@@ -227,11 +229,11 @@ impl PooledLog for Writers {
 
     fn expire(&self, now_ms: u64) -> Option<u64> {
         let has_expired = self.shared.state().has_expired_segment(now_ms);
-        has_expired.then(|| self.give_way(Cause::Expired, now_ms)).flatten()
+        has_expired.then(|| self.evict_oldest(Cause::Expired, now_ms)).flatten()
     }
 
     fn evict(&self, now_ms: u64) -> Option<u64> {
-        self.give_way(Cause::Evicted, now_ms)
+        self.evict_oldest(Cause::Evicted, now_ms)
     }
 }
 

@@ -213,14 +213,14 @@ mod tests {
     }
 
     #[test]
-    fn the_certificate_of_another_authority_is_told_of_and_never_replaced() {
+    fn the_certificate_of_another_authority_is_warned_of_and_never_replaced() {
         let names = ["edge2".to_owned()];
         assert_eq!(renewal(&served(false), &names, &ISSUING, 2_999), Renewal::Keep { until_secs: 3_000 });
         assert_eq!(renewal(&served(false), &names, &ISSUING, 9_000), Renewal::Warn { not_after_secs: 4_000 });
     }
 
     #[test]
-    fn an_authority_is_told_of_a_year_before_it_ends() {
+    fn an_authority_is_warned_of_a_year_before_it_ends() {
         let year = 365 * 86_400;
         let ca = Validity { not_before_secs: 0, not_after_secs: 10 * year };
         assert_eq!(ca_renewal(ca, 9 * year - 1), CaRenewal::Keep);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ca_that_is_not_valid_yet_is_told_unless_the_clock_is_wrong_for_certain() {
+    fn a_ca_that_is_not_valid_yet_is_reported_unless_the_clock_is_wrong_for_certain() {
         let now = BUILT_SECS + DAY;
         let ca = Validity { not_before_secs: now + 300 * DAY - 1, not_after_secs: now + 4_000 * DAY };
         assert_eq!(ca_renewal(ca, now), CaRenewal::NotYetValid { days: 300 });
@@ -291,7 +291,7 @@ mod tests {
         /// Any schedule: the clock is wrong by days for minutes, again and again, with restarts or without, and right at the end. One
         /// look by the right clock is enough, and while the clock can be right what it made is valid by it.
         #[test]
-        fn after_any_schedule_of_wrong_clocks_one_look_by_a_right_clock_leads_to_a_valid_certificate(
+        fn after_any_schedule_of_wrong_clocks_one_pass_by_a_right_clock_leads_to_a_valid_certificate(
             wrong in proptest::collection::vec((-20_000_i64..4_000, 1_u64..2_000), 0..12),
         ) {
             let mut real = crate::clock::BUILT_SECS + 365 * DAY;

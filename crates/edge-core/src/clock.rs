@@ -26,7 +26,7 @@ const OFFSET_GOOD_MS: u64 = 2_000;
 pub struct UpstreamTime {
     best: Option<Estimate>,
     /// Number of the last question, and when it was sent.
-    asked: Option<(u64, u64)>,
+    requested: Option<(u64, u64)>,
     questions: u64,
 }
 
@@ -56,7 +56,7 @@ pub struct ClockOffset {
 impl ClockOffset {
     /// Milliseconds by which the wall clock is ahead, for whoever checks; `None` while a long round trip leaves open whether that is a
     /// finding at all.
-    pub fn told_ms(&self) -> Option<i64> {
+    pub fn reported_ms(&self) -> Option<i64> {
         let shown = self.ahead_ms.unsigned_abs();
         let is_open = shown >= OFFSET_GOOD_MS && shown.saturating_sub(self.within_ms) < OFFSET_GOOD_MS;
         (!is_open).then_some(self.ahead_ms)
@@ -66,22 +66,24 @@ impl ClockOffset {
 impl UpstreamTime {
     /// Of a program that starts.
     pub const fn new() -> Self {
-        Self { best: None, asked: None, questions: 0 }
+        Self { best: None, requested: None, questions: 0 }
     }
 
     /// Notes that a request for the time is sent now, and returns its number.
     pub fn ask(&mut self, steady: u64) -> u64 {
         self.questions += 1;
-        self.asked = Some((self.questions, steady));
+        self.requested = Some((self.questions, steady));
         self.questions
     }
 
     /// Takes an answer. One to another question than the last counts for nothing.
     pub fn answered(&mut self, number: u64, upstream: u64, steady: u64) {
-        let Some((_, asked)) = self.asked.take_if(|(asked, _)| *asked == number) else { return };
+        let Some((_, requested)) = self.requested.take_if(|(requested, _)| *requested == number) else {
+            return;
+        };
         // Half a millisecond up, for what clocks cut off.
-        let within = steady.saturating_sub(asked).div_ceil(2) + 1;
-        let ahead = ahead(upstream, asked + (steady.saturating_sub(asked)) / 2);
+        let within = steady.saturating_sub(requested).div_ceil(2) + 1;
+        let ahead = ahead(upstream, requested + (steady.saturating_sub(requested)) / 2);
         let new = Estimate { ahead, within, at: steady };
         let is_better = self.best.is_none_or(|best| {
             let aged = best.within_at(steady);
@@ -114,8 +116,8 @@ mod tests {
     const BUILT_MS: u64 = BUILT_SECS * 1000;
 
     #[test]
-    fn an_offset_is_told_when_it_is_certain_to_be_a_finding_or_none() {
-        for (ahead_ms, within_ms, is_told) in [
+    fn an_offset_is_reported_when_it_is_certain_to_be_a_finding_or_none() {
+        for (ahead_ms, within_ms, is_reported) in [
             (0, 1, true),
             (1_999, 5_000, true),
             (-2_000, 0, true),
@@ -123,8 +125,8 @@ mod tests {
             (-2_600, 600, true),
             (i64::MIN, 0, true),
         ] {
-            let told = ClockOffset { ahead_ms, within_ms }.told_ms();
-            assert_eq!(told, is_told.then_some(ahead_ms), "{ahead_ms} {within_ms}");
+            let reported = ClockOffset { ahead_ms, within_ms }.reported_ms();
+            assert_eq!(reported, is_reported.then_some(ahead_ms), "{ahead_ms} {within_ms}");
         }
     }
 
@@ -148,7 +150,7 @@ mod tests {
     proptest! {
         /// Any line and any clocks: the truth is within what is told, and a short round trip is not given up for a long one.
         #[test]
-        fn the_true_offset_is_within_what_is_told(
+        fn the_true_offset_is_within_what_is_reported(
             trips in proptest::collection::vec((0u64..60_000, 0u64..60_000, 1u64..600_000), 1..20),
             upstream_ahead in -100_000_000i64..100_000_000, wall_ahead in -100_000_000i64..100_000_000,
         ) {
@@ -160,10 +162,10 @@ mod tests {
                 time.answered(number, at(steady + there, upstream_ahead), steady + there + back);
                 steady += there + back;
                 shortest = shortest.min(there + back);
-                let told = time.offset(at(steady, wall_ahead), steady).unwrap();
+                let reported = time.offset(at(steady, wall_ahead), steady).unwrap();
                 let truth = wall_ahead - upstream_ahead;
-                prop_assert!(told.ahead_ms.abs_diff(truth) <= told.within_ms, "{truth} {told:?}");
-                prop_assert!(told.within_ms <= shortest / 2 + 2 + steady / DRIFT_PART);
+                prop_assert!(reported.ahead_ms.abs_diff(truth) <= reported.within_ms, "{truth} {reported:?}");
+                prop_assert!(reported.within_ms <= shortest / 2 + 2 + steady / DRIFT_PART);
                 steady += pause;
             }
         }

@@ -43,7 +43,7 @@ mod tests {
         #[error("reading the socket")]
         Silent(#[source] Box<Failure>),
         #[error("listing containers failed: {0}")]
-        Telling(#[source] Box<Failure>),
+        Reporting(#[source] Box<Failure>),
     }
 
     #[test]
@@ -52,10 +52,10 @@ mod tests {
         let shown = |error: &Failure| chain(error).to_string();
         assert_eq!(shown(&Failure::Cause), "no permission");
         assert_eq!(shown(&Failure::Silent(cause())), "reading the socket: no permission");
-        let telling = |of| Failure::Telling(Box::new(of));
-        assert_eq!(shown(&telling(Failure::Cause)), "listing containers failed: no permission");
+        let reporting = |of| Failure::Reporting(Box::new(of));
+        assert_eq!(shown(&reporting(Failure::Cause)), "listing containers failed: no permission");
         assert_eq!(
-            shown(&telling(Failure::Silent(cause()))),
+            shown(&reporting(Failure::Silent(cause()))),
             "listing containers failed: reading the socket: no permission"
         );
     }

@@ -208,17 +208,17 @@ fn prose(text: &str) -> Vec<(usize, String)> {
 
 /// The banned words of a line of prose in lower case.
 fn banned(line: &str) -> Vec<&'static str> {
-    let is_letter = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
+    let is_of_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
     let mut found = Vec::new();
     for (word, exceptions) in BANNED {
         let mut rest = line.to_owned();
         for exception in exceptions {
             rest = rest.replace(exception, "");
         }
-        let stands_alone = |at: usize| {
-            !is_letter(rest[..at].chars().next_back()) && !is_letter(rest[at + word.len()..].chars().next())
+        let is_alone = |at: usize| {
+            !is_of_word(rest[..at].chars().next_back()) && !is_of_word(rest[at + word.len()..].chars().next())
         };
-        if rest.match_indices(word).any(|(at, _)| stands_alone(at)) {
+        if rest.match_indices(word).any(|(at, _)| is_alone(at)) {
             found.push(word);
         }
     }

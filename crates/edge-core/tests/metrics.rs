@@ -58,7 +58,7 @@ fn metrics_of(query: &str) -> BTreeSet<&str> {
 }
 
 #[test]
-fn the_dashboard_asks_for_metrics_of_the_program_that_its_panel_shows() {
+fn the_dashboard_queries_metrics_of_the_program_that_its_panel_shows() {
     let dashboard = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/operating/grafana-dashboard.json");
     let dashboard: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(dashboard).unwrap()).unwrap();

@@ -89,7 +89,7 @@ fn each_question_of_a_newcomer_is_answered_in_two_steps_from_the_readme() {
 }
 
 #[test]
-fn a_question_without_a_way_from_the_readme_is_found() {
+fn a_question_without_a_path_from_the_readme_is_found() {
     let readme = ["docs/architecture.md", "CONTRIBUTING.md"];
     let page = "[a](docs/architecture.md#tasks-and-failures)";
     assert_eq!(wrong(&["?", page, "`crates/edge-hub/src/tasks.rs`"], &readme), None);

@@ -89,7 +89,7 @@ impl Connection {
         // No subscription covers what is no topic; the longest one that is fits in a packet.
         let qos = filter::check_topic(&topic).ok().and_then(|()| self.session_queue.granted(&topic));
         let qos = qos.ok_or(NotDelivered::NotSubscribed)?;
-        let (done, told) = oneshot::channel();
+        let (done, outcome) = oneshot::channel();
         let properties = match self.version {
             Version::V4 => None,
             Version::V5 => inbox::properties(&topic),
@@ -106,7 +106,7 @@ impl Connection {
         let delivery =
             Delivery { is_reserved: true, done: Some(done), ..Delivery::new(Arc::new(message), qos) };
         self.session_queue.push(delivery, Bound::Soft)?;
-        Ok(told)
+        Ok(outcome)
     }
 }
 

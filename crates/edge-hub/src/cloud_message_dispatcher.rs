@@ -35,7 +35,7 @@ const WINDOW: usize = 16;
 /// When a device is there but slow, how long until it is tried again.
 const SLOW_DEVICE: Duration = Duration::from_secs(1);
 /// The longest wait between two checks for messages whose time is over: clocks are set.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 /// A message that waits for its device.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,18 +82,18 @@ impl<M> Clone for CloudMessageDispatcher<M> {
 }
 
 struct Inner<M> {
-    mail: Arc<M>,
+    store: Arc<M>,
     clients: Clients,
     /// Devices with a round under way. Bounded by the connected devices.
-    rounds: SingleFlight<DeviceId>,
+    passes: SingleFlight<DeviceId>,
     /// There may be a message whose time is over earlier than the next look.
     changed: Notify,
 }
 
 impl<M: CloudMessageSource> CloudMessageDispatcher<M> {
     /// A dispatcher who has not gone out yet.
-    pub fn new(mail: Arc<M>, clients: Clients) -> Self {
-        Self(Arc::new(Inner { mail, clients, rounds: SingleFlight::default(), changed: Notify::new() }))
+    pub fn new(store: Arc<M>, clients: Clients) -> Self {
+        Self(Arc::new(Inner { store, clients, passes: SingleFlight::default(), changed: Notify::new() }))
     }
 
     /// A message came for this device, or the device listens: what waits is delivered.
@@ -103,7 +103,7 @@ impl<M: CloudMessageSource> CloudMessageDispatcher<M> {
         if !self.0.clients.has_subscribed(&inbox, &Subscribe::Inbox { of: inbox.clone() }) {
             return;
         }
-        if !self.0.rounds.begin(device) {
+        if !self.0.passes.begin(device) {
             return;
         }
         let (dispatcher, device) = (self.clone(), device.clone());
@@ -112,10 +112,10 @@ impl<M: CloudMessageSource> CloudMessageDispatcher<M> {
         tasks::spawn_recovering(
             None,
             "C2D messages of a device",
-            async move { dispatcher.rounds_of(device).await },
+            async move { dispatcher.passes_of(device).await },
             move || {
                 let (dispatcher, device) = recovering;
-                dispatcher.0.rounds.give_up(&device);
+                dispatcher.0.passes.give_up(&device);
                 // A new connection is given what waits.
                 dispatcher
                     .0
@@ -125,13 +125,13 @@ impl<M: CloudMessageSource> CloudMessageDispatcher<M> {
         );
     }
 
-    async fn rounds_of(&self, device: DeviceId) {
+    async fn passes_of(&self, device: DeviceId) {
         loop {
-            let is_slow = self.round(&device).await;
+            let is_slow = self.pass(&device).await;
             if is_slow {
                 tokio::time::sleep(SLOW_DEVICE).await;
             }
-            if !self.0.rounds.goes_on(&device, is_slow) {
+            if !self.0.passes.goes_on(&device, is_slow) {
                 break;
             }
         }
@@ -139,14 +139,14 @@ impl<M: CloudMessageSource> CloudMessageDispatcher<M> {
     }
 
     /// Delivers what waits; ends when nothing does, or the device takes no more. True when it is only slow.
-    async fn round(&self, device: &DeviceId) -> bool {
-        let (mail, to) = (&self.0.mail, Identity::device(device.clone()));
+    async fn pass(&self, device: &DeviceId) -> bool {
+        let (store, to) = (&self.0.store, Identity::device(device.clone()));
         let (mut queue, mut in_flight) = (VecDeque::new(), FuturesOrdered::new());
         let (mut after, mut is_all) = (0, false);
         let mut given_up = None;
         loop {
             if queue.is_empty() && !is_all && given_up.is_none() {
-                queue.extend(mail.waiting(device, after, WINDOW).await);
+                queue.extend(store.waiting(device, after, WINDOW).await);
                 is_all = queue.is_empty();
             }
             while given_up.is_none()
@@ -168,7 +168,7 @@ impl<M: CloudMessageSource> CloudMessageDispatcher<M> {
                 }
                 Some((sequence, message, Err(why))) => {
                     if why == NotDelivered::Gone {
-                        mail.not_acknowledged(device, sequence).await;
+                        store.not_acknowledged(device, sequence).await;
                     }
                     let message = &message.message_id;
                     info!(%device, message, %why, "cloud-to-device message not delivered yet");
@@ -189,21 +189,21 @@ impl<M: CloudMessageSource> CloudMessageDispatcher<M> {
                 warn!(%device, message, end = end.feedback_code(), "cloud-to-device message not delivered")
             }
         }
-        self.0.mail.ended(device, sequence, end).await;
+        self.0.store.ended(device, sequence, end).await;
     }
 
     /// Ends messages whose time is over while their devices are away, until `stop`.
     pub async fn expire(&self, stop: CancellationToken) {
         loop {
-            let busy = self.0.rounds.under_way();
+            let busy = self.0.passes.running();
             let now = now_ms();
-            let (over, next) = self.0.mail.expired(now, &busy).await;
+            let (over, next) = self.0.store.expired(now, &busy).await;
             for (device, sequence) in over {
                 warn!(%device, sequence, "cloud-to-device message expired before its device came");
-                self.0.mail.ended(&device, sequence, End::Expired).await;
+                self.0.store.ended(&device, sequence, End::Expired).await;
             }
             let wait =
-                next.map_or(LOOK_EVERY, |at| Duration::from_millis(at.saturating_sub(now)).min(LOOK_EVERY));
+                next.map_or(CHECK_EVERY, |at| Duration::from_millis(at.saturating_sub(now)).min(CHECK_EVERY));
             tokio::select! {
                 // At least a little: a message that could not be ended is not tried again in a whirl.
                 () = tokio::time::sleep(wait.max(Duration::from_millis(10))) => {}

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_place_and_its_key() {
+    fn a_mistake_is_reported_with_its_place_and_its_key() {
         let named = "name = \"n\"\n";
         for (text, variables, expected) in [
             ("", vec![], "a.toml: `name`: it is missing"),
@@ -270,13 +270,16 @@ mod tests {
             ),
             (named, vec![("A__X__Y", "5")], "A__X__Y: `x`: no such key"),
         ] {
-            let told = read(text, &variables).unwrap_err();
-            assert!(told.starts_with(expected) && !told.contains("SECRET"), "{told}\nnot: {expected}");
+            let message = read(text, &variables).unwrap_err();
+            assert!(
+                message.starts_with(expected) && !message.contains("SECRET"),
+                "{message}\nnot: {expected}"
+            );
         }
     }
 
     #[test]
-    fn variables_that_are_no_text_are_told_where_they_are_ours_and_passed_over_elsewhere() {
+    fn variables_that_are_no_text_are_reported_where_they_are_ours_and_passed_over_elsewhere() {
         let bytes = || OsString::from_vec(vec![0xff]);
         let read = |name: OsString| {
             super::read::<Top>(Path::new(""), "name = \"n\"", "A__", [(name, bytes())])

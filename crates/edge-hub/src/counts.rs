@@ -32,7 +32,7 @@ pub struct Counts {
     /// Messages dropped because they were wrong in themselves.
     pub messages_wrong: AtomicU64,
     /// Messages that there was no space for.
-    pub messages_without_room: AtomicU64,
+    pub messages_without_space: AtomicU64,
     /// Messages refused because their client may not publish them.
     pub publishes_refused: AtomicU64,
     /// QoS 0 copies dropped because a subscriber's queue was full.
@@ -81,7 +81,7 @@ impl Counts {
             ("loginsDelayed", read(&self.logins_delayed)),
             ("loginsRefused", read(&self.logins_refused)),
             ("messagesWrong", read(&self.messages_wrong)),
-            ("messagesWithoutRoom", read(&self.messages_without_room)),
+            ("messagesWithoutRoom", read(&self.messages_without_space)),
             ("publishesRefused", read(&self.publishes_refused)),
             ("copiesDropped", read(&self.copies_dropped)),
             ("copiesTooLarge", read(&self.copies_too_large)),

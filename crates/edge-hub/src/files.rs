@@ -59,10 +59,10 @@ impl FileBudget {
         let allowed = raise();
         let connections = self.connections(allowed)?;
         if connections < self.connections_max {
-            let wanted = self.reserved + self.connections_max as u64 * self.files_per_connection.max(1);
+            let needed = self.reserved + self.connections_max as u64 * self.files_per_connection.max(1);
             warn!(
                 allowed,
-                wanted,
+                needed,
                 connections_max = self.connections_max,
                 connections,
                 "connections are limited further: too few files may be open; raise LimitNOFILE or `ulimit -Hn`"

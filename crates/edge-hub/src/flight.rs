@@ -101,11 +101,11 @@ impl Flight {
         Some(sent.delivery.key)
     }
 
-    /// Takes out what `is_wanted` does not want to keep.
-    pub(crate) fn retain(&mut self, is_wanted: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
+    /// Takes out what `is_kept` does not want to keep.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(&Delivery) -> bool) -> Vec<Delivery> {
         let mut out = Vec::new();
         for sent in std::mem::take(&mut self.sent) {
-            if is_wanted(&sent.delivery) {
+            if is_kept(&sent.delivery) {
                 self.sent.push_back(sent);
             } else if !sent.is_taken {
                 out.push(sent.delivery);

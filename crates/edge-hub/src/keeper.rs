@@ -14,21 +14,21 @@ use crate::clock::age_ms;
 /// meanwhile.
 const EXPIRY_EVERY: Duration = Duration::from_secs(10);
 /// How often the files of the journal are looked after.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How long a snapshot that failed waits before the next one, which no event announces.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(5);
 
 /// Maintains a broker until it is stopped.
 pub(crate) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
     let mut expiry_at = Instant::now() + EXPIRY_EVERY;
-    let (mut snapshot_at, mut look_at) = (Instant::now(), Instant::now() + LOOK_EVERY);
+    let (mut snapshot_at, mut check_at) = (Instant::now(), Instant::now() + CHECK_EVERY);
     let mut is_snapshot_due = false;
     loop {
         let tick_ms = age_ms();
         let in_ms = broker.tick(tick_ms).map(|next_ms| next_ms.saturating_sub(tick_ms));
         let mut wake_at =
             in_ms.map_or(expiry_at, |ms| expiry_at.min(Instant::now() + Duration::from_millis(ms)));
-        wake_at = wake_at.min(look_at);
+        wake_at = wake_at.min(check_at);
         if is_snapshot_due {
             wake_at = wake_at.min(snapshot_at);
         }
@@ -43,9 +43,9 @@ pub(crate) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
             broker.drop_expired_retained(age_ms());
             broker.drop_expired_queued(age_ms());
         }
-        if Instant::now() >= look_at {
-            look_at = Instant::now() + LOOK_EVERY;
-            broker.journal.look_after_files().await;
+        if Instant::now() >= check_at {
+            check_at = Instant::now() + CHECK_EVERY;
+            broker.journal.check_files().await;
         }
         if is_snapshot_due && Instant::now() >= snapshot_at {
             is_snapshot_due = false;

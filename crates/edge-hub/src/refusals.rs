@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_repeats_itself_counts_and_takes_no_room_of_others() {
+    fn whoever_repeats_itself_counts_and_takes_no_space_of_others() {
         let refusals = Refusals::default();
         refusals.note(1, refusing("press-1", true, [10, 0, 0, 1]));
         for at in 0..10_000 {

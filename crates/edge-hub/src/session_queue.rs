@@ -87,7 +87,7 @@ pub(crate) struct SessionQueue {
     pub usage: Arc<Usage>,
     /// A message was added to an empty queue.
     pub arrived: Notify,
-    room: Notify,
+    space: Notify,
     inner: Mutex<Inner>,
     /// With a lock of its own, taken after the queue's: what a client acknowledges does not wait for those who publish to it.
     flight: Mutex<Flight>,
@@ -128,7 +128,7 @@ impl SessionQueue {
             keeps,
             usage,
             arrived: Notify::new(),
-            room: Notify::new(),
+            space: Notify::new(),
             inner: Mutex::default(),
             flight: Mutex::default(),
             held: Mutex::default(),
@@ -215,7 +215,7 @@ impl SessionQueue {
         if let Some(wait) = inner.wait.take() {
             self.usage.add_wait(Instant::now(), wait.since.elapsed());
         }
-        self.room.notify_waiters();
+        self.space.notify_waiters();
     }
 
     /// What the session may keep while its client is away.
@@ -294,7 +294,7 @@ impl SessionQueue {
     }
 
     /// Whether a shared subscription may choose it: it is here, and less waits than the soft bound.
-    pub(crate) fn has_room(&self) -> bool {
+    pub(crate) fn has_space(&self) -> bool {
         let inner = self.lock();
         !inner.is_closed && inner.is_here() && !inner.load.reaches(SOFT)
     }
@@ -412,13 +412,13 @@ impl SessionQueue {
     /// Ends when publishers need not wait: there is space, or nobody reads the queue any more. A connection that makes no
     /// space in the time for which publishers may wait is closed; gives the journal keys of what the session may not keep
     /// then.
-    pub(crate) async fn room(&self) -> Option<Vec<u64>> {
+    pub(crate) async fn space(&self) -> Option<Vec<u64>> {
         loop {
-            let mut room = std::pin::pin!(self.room.notified());
+            let mut space = std::pin::pin!(self.space.notified());
             // Registered before the look at `wait`: space that is freed in between is not missed.
-            room.as_mut().enable();
+            space.as_mut().enable();
             let until = self.lock().wait.as_ref()?.until;
-            if timeout_at(until, room).await.is_err() {
+            if timeout_at(until, space).await.is_err() {
                 let mut inner = self.lock();
                 // Others may have closed it, or space was freed and used up again meanwhile.
                 if inner.wait.as_ref().is_some_and(|wait| wait.until <= Instant::now()) {

@@ -21,14 +21,14 @@ impl<K: Eq + Hash + Clone> SingleFlight<K> {
 
     /// Whether the caller must begin: nobody is under way for this key. Whoever is will look again.
     pub fn begin(&self, key: &K) -> bool {
-        let mut rounds = self.lock();
-        match rounds.get_mut(key) {
+        let mut runs = self.lock();
+        match runs.get_mut(key) {
             Some(again) => {
                 *again = true;
                 false
             }
             None => {
-                rounds.insert(key.clone(), false);
+                runs.insert(key.clone(), false);
                 true
             }
         }
@@ -36,14 +36,14 @@ impl<K: Eq + Hash + Clone> SingleFlight<K> {
 
     /// Whether whoever is under way must look again: somebody asked for it, or `wants_to`. Otherwise the key is free.
     pub fn goes_on(&self, key: &K, wants_to: bool) -> bool {
-        let mut rounds = self.lock();
-        match rounds.get_mut(key) {
+        let mut runs = self.lock();
+        match runs.get_mut(key) {
             Some(again) if *again || wants_to => {
                 *again = false;
                 true
             }
             _ => {
-                rounds.remove(key);
+                runs.remove(key);
                 false
             }
         }
@@ -55,7 +55,7 @@ impl<K: Eq + Hash + Clone> SingleFlight<K> {
     }
 
     /// The keys with a round under way.
-    pub fn under_way<C: FromIterator<K>>(&self) -> C {
+    pub fn running<C: FromIterator<K>>(&self) -> C {
         self.lock().keys().cloned().collect()
     }
 }

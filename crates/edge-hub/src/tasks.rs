@@ -154,12 +154,12 @@ pub(crate) fn observe_panic(thread: &str, message: &str) {
     let is_poisoned = message.contains("PoisonError");
     if is_of_writer || is_poisoned {
         let failure = TaskFailure { task: current_name(), cause: format!("panicked: {message}") };
-        tell_fatal(failure);
+        report_fatal(failure);
     }
 }
 
 /// The first failure is the cause of those after it.
-fn tell_fatal(failure: TaskFailure) {
+fn report_fatal(failure: TaskFailure) {
     FATAL.send_if_modified(|first| {
         let is_first = first.is_none();
         first.get_or_insert(failure);
@@ -248,7 +248,7 @@ where
 {
     tokio::spawn(async move {
         if let Err(panicked) = guard_as(Kind::Essential, name, task).await {
-            tell_fatal(TaskFailure { task: name.to_owned(), cause: cause(Err(panicked)) });
+            report_fatal(TaskFailure { task: name.to_owned(), cause: cause(Err(panicked)) });
         }
     })
 }

@@ -96,13 +96,13 @@ impl Table {
             let mut line = String::new();
             for (column, (tone, text)) in row.iter().enumerate() {
                 let is_last = column + 1 == row.len();
-                let gap = if is_last {
+                let spacing = if is_last {
                     0
                 } else {
                     widths.get(column).map_or(2, |width| width - text.chars().count() + 2)
                 };
                 // Writing to a String cannot fail. Blanks stand outside of the colour.
-                let _ = write!(line, "{}{:gap$}", output.toned(*tone, text), "");
+                let _ = write!(line, "{}{:spacing$}", output.toned(*tone, text), "");
             }
             lines.push(line);
         }

@@ -29,7 +29,7 @@ fn tests_of(file: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_statement_stands_once_with_a_test_that_exists_or_the_word_that_there_is_none() {
+fn every_statement_occurs_once_with_a_test_that_exists_or_says_that_there_is_none() {
     let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/conformance.md");
     let table = std::fs::read_to_string(table).unwrap();
     let (mut files, mut statements) = (BTreeMap::new(), BTreeSet::new());

@@ -161,15 +161,15 @@ async fn a_websocket_frame_of_any_length_costs_what_it_sends() {
             // A frame that goes on with a message that never began, a control frame that is too long, and one beyond 2^63 - 1.
             let is_wrong = length >> 63 == 1 || first & 0x0f != 2;
             if is_wrong {
-                let mut told = [0; 4];
+                let mut answer = [0; 4];
                 let (read, ()) = tokio::join!(tokio::time::timeout(PATIENCE, read), async {
-                    far.read_exact(&mut told).await.unwrap();
+                    far.read_exact(&mut answer).await.unwrap();
                     // It waits for the other side to close.
                     drop(far);
                 });
                 let read = read.expect("it ends");
                 assert!(read.is_err(), "{first:#x} {length}");
-                assert_eq!(told, [0x88, 2, 3, 0xea], "{first:#x} {length}: a close frame with 1002");
+                assert_eq!(answer, [0x88, 2, 3, 0xea], "{first:#x} {length}: a close frame with 1002");
             } else {
                 assert_ne!(read.await.unwrap(), 0);
                 waiting.push((websocket, far));

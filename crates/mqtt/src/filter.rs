@@ -140,10 +140,10 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn a_filter_is_covered_when_the_rule_matches_whatever_it_matches(rule in filter(), wanted in filter()) {
+        fn a_filter_is_covered_when_the_rule_matches_whatever_it_matches(rule in filter(), inner in filter()) {
             let topics = topics();
-            let inside = topics.iter().filter(|t| matches(&wanted, t)).all(|topic| matches(&rule, topic));
-            prop_assert_eq!(covers(&rule, &wanted), inside, "{} {}", rule, wanted);
+            let inside = topics.iter().filter(|t| matches(&inner, t)).all(|topic| matches(&rule, topic));
+            prop_assert_eq!(covers(&rule, &inner), inside, "{} {}", rule, inner);
         }
 
         #[test]

@@ -117,7 +117,7 @@ fn until_closed_of(head: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_is_no_http_and_a_socket_that_is_not_there_are_told_apart() {
+async fn what_is_no_http_and_a_socket_that_is_not_there_are_distinguished() {
     let served = Served::start(vec![b"SSH-2.0-x\r\n\r\n".to_vec()], true);
     assert!(matches!(answer(&served, PATIENT).await, Err(RequestError::Http(_))));
     let missing = served.socket.with_extension("missing");

@@ -116,7 +116,7 @@ impl Authorizer {
                 None => Ok(Demand::Device(leaf.attestation)),
             },
             // Azure's Python SDK gives up for good on "not authorised": say it only when it is certain.
-            None if !self.devices.is_told() => Err(Out::NotYet),
+            None if !self.devices.has_list() => Err(Out::NotYet),
             None => out("neither assigned to this gateway by central nor added on it"),
         }
     }
@@ -149,7 +149,7 @@ impl Authorizer {
             };
         }
         match self.demand(identity) {
-            Ok(demand) if demand.stands(proof, &self.trust.borrow()) => Ok(None),
+            Ok(demand) if demand.accepts(proof, &self.trust.borrow()) => Ok(None),
             Ok(_) => Err(Denied::ProofInvalid),
             // It was admitted when central had sent its list; it stays until central sends another.
             Err(Out::NotYet) => Ok(None),
@@ -296,11 +296,11 @@ mod tests {
             (Devices::load(state.clone()).unwrap(), Users::load(state.clone(), None).unwrap());
         let children = ["leaf", "blocked-here", "gone", "of-user"].map(|id| child(id, true));
         let children = children.into_iter().chain([child("blocked", false)]).collect();
-        devices.told(Children { children, ..Children::default() }).unwrap().durable().await.unwrap();
+        devices.take_list(Children { children, ..Children::default() }).unwrap().durable().await.unwrap();
         devices.block(&"blocked-here".parse().unwrap(), true).unwrap().durable().await.unwrap();
         let change =
             Children { is_difference: true, removed: vec!["gone".parse().unwrap()], ..Children::default() };
-        devices.told(change).unwrap().durable().await.unwrap();
+        devices.take_list(change).unwrap().durable().await.unwrap();
         devices.add("added".parse().unwrap(), &Attestation::Keys(vec![vec![1]]), 0).await.unwrap();
         for (name, device) in [
             ("free", None),

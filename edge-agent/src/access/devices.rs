@@ -18,7 +18,7 @@ use crate::state::{Namespace, Saved, State, StateError, shaped};
 /// Each device that central assigned.
 const FROM_CENTRAL: &str = "central/";
 /// There once central's list was complete.
-const TOLD: &str = "told";
+const LISTED: &str = "told";
 /// central's whole list, as older versions kept it.
 const FORMER_LIST: &str = "central";
 /// Devices that are saved at once: some of what may wait for the disk.
@@ -120,7 +120,7 @@ fn attestation<'a>(
 struct Known {
     from_central: BTreeMap<DeviceId, Child>,
     /// Whether central has sent its list once.
-    is_told: bool,
+    has_list: bool,
     /// The list on disk is that of an older version.
     is_former: bool,
     snapshot: Assembly<DeviceId>,
@@ -154,7 +154,7 @@ impl Known {
 
 /// What central sent, in force and on its way to the disk.
 #[must_use = "it is promised to central when it is on disk"]
-pub struct ToldDevices {
+pub struct TakenList {
     state: State,
     /// By key; none for what is gone.
     changes: Vec<(String, Option<Child>)>,
@@ -165,7 +165,7 @@ pub struct ToldDevices {
     pub left: Vec<(DeviceId, Option<Generation>)>,
 }
 
-impl ToldDevices {
+impl TakenList {
     /// Ends when it is on disk.
     ///
     /// # Errors
@@ -182,7 +182,7 @@ impl ToldDevices {
             }
         }
         if self.is_first {
-            self.state.put(Namespace::Devices, TOLD, &true).durable().await?;
+            self.state.put(Namespace::Devices, LISTED, &true).durable().await?;
             self.state.remove(Namespace::Devices, FORMER_LIST).durable().await?;
         }
         Ok(())
@@ -210,9 +210,9 @@ impl Devices {
                     // What has a place of its own was saved later.
                     known.from_central.entry(child.device_id.clone()).or_insert(child);
                 }
-                (known.is_told, known.is_former) = (true, true);
-            } else if key == TOLD {
-                known.is_told = true;
+                (known.has_list, known.is_former) = (true, true);
+            } else if key == LISTED {
+                known.has_list = true;
             } else if let Some(id) = key.strip_prefix(FROM_CENTRAL).and_then(|id| id.parse().ok()) {
                 if let Some(child) = shaped(Namespace::Devices, &key, value) {
                     known.from_central.insert(id, child);
@@ -228,8 +228,8 @@ impl Devices {
         Ok(Self { known: Arc::new(RwLock::new(known)), state })
     }
 
-    fn read<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
-        look(&self.known.read().expect("nothing panics while it holds the devices"))
+    fn read<T>(&self, with: impl FnOnce(&Known) -> T) -> T {
+        with(&self.known.read().expect("nothing panics while it holds the devices"))
     }
 
     /// A leaf device; `None` when it is unknown. The one added here wins over central's.
@@ -238,8 +238,8 @@ impl Devices {
     }
 
     /// Whether central has sent its list at least once.
-    pub fn is_told(&self) -> bool {
-        self.read(|known| known.is_told)
+    pub fn has_list(&self) -> bool {
+        self.read(|known| known.has_list)
     }
 
     /// Every known device by id.
@@ -268,20 +268,20 @@ impl Devices {
     ///
     /// # Errors
     /// [`OutOfOrder`] for a part that does not follow the one before it: central begins again on a new connection.
-    pub fn told(&self, list: Children) -> Result<ToldDevices, OutOfOrder> {
-        self.told_noting(list, |_| {})
+    pub fn take_list(&self, list: Children) -> Result<TakenList, OutOfOrder> {
+        self.take_list_noting(list, |_| {})
     }
 
-    /// As [`Devices::told`]; `note` is given [`ToldDevices::left`] before anybody is admitted by the new list: a key that it
+    /// As [`Devices::take_list`]; `note` is given [`TakenList::left`] before anybody is admitted by the new list: a key that it
     /// brings is right for the next device of a name, which must not find what the one before it left.
     ///
     /// # Errors
     /// As there.
-    pub fn told_noting(
+    pub fn take_list_noting(
         &self,
         list: Children,
         note: impl FnOnce(&[(DeviceId, Option<Generation>)]),
-    ) -> Result<ToldDevices, OutOfOrder> {
+    ) -> Result<TakenList, OutOfOrder> {
         let mut known = self.known.write().expect("nothing panics while it holds the devices");
         let known = &mut *known;
         let key = |id: &DeviceId| format!("{FROM_CENTRAL}{id}");
@@ -323,11 +323,11 @@ impl Devices {
             left.extend(before.map(|before| (id, before.generation.map(Generation::central))));
         }
         note(&left);
-        let is_first = named.is_some() && (!known.is_told || known.is_former);
+        let is_first = named.is_some() && (!known.has_list || known.is_former);
         if named.is_some() {
-            (known.is_told, known.is_former) = (true, false);
+            (known.has_list, known.is_former) = (true, false);
         }
-        Ok(ToldDevices { state: self.state.clone(), changes, is_first, left })
+        Ok(TakenList { state: self.state.clone(), changes, is_first, left })
     }
 
     /// Adds a device. Its number is above `earlier`, that of the last one of its id.

@@ -34,7 +34,7 @@ struct Inner {
     devices: Devices,
     enrolling: Enrolling,
     questions: Mutex<Questions>,
-    asked: Notify,
+    requested: Notify,
 }
 
 /// The questions to central. Cheap to clone.
@@ -44,8 +44,8 @@ pub struct Enrolments(Arc<Inner>);
 impl Enrolments {
     /// No questions yet. `hostname` is where devices that enrolled here connect to.
     pub fn new(hostname: String, devices: Devices) -> Self {
-        let (enrolling, questions, asked) = (Enrolling::default(), Mutex::default(), Notify::new());
-        Self(Arc::new(Inner { hostname, devices, enrolling, questions, asked }))
+        let (enrolling, questions, requested) = (Enrolling::default(), Mutex::default(), Notify::new());
+        Self(Arc::new(Inner { hostname, devices, enrolling, questions, requested }))
     }
 
     fn questions(&self) -> MutexGuard<'_, Questions> {
@@ -113,7 +113,7 @@ impl Enrolments {
             questions.unsent.push_back((request_id.clone(), enrolment));
             answered
         };
-        self.0.asked.notify_one();
+        self.0.requested.notify_one();
         let answer = tokio::time::timeout(ANSWER_WITHIN, answered).await;
         let mut questions = self.questions();
         questions.waiting.remove(&request_id);
@@ -134,7 +134,7 @@ impl Enrolments {
 
     /// Waits until there is a question to send. For one waiter.
     pub async fn has_unsent(&self) {
-        self.0.asked.notified().await;
+        self.0.requested.notified().await;
     }
 
     /// Takes the next question.
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_device_is_assigned_to_this_gateway_once_the_gateway_knows_it_and_told_to_wait_without_central()
+    async fn a_device_is_assigned_to_this_gateway_once_the_gateway_knows_it_and_has_to_wait_without_central()
     {
         let dir = tempfile::tempdir().unwrap();
         let devices = Devices::load(State::open(dir.path()).unwrap()).unwrap();
@@ -183,14 +183,14 @@ mod tests {
         let assigned = json!({"operationId": "o", "status": "assigned", "registrationState": {"assignedHub": "central"}});
         let central = async |body: Value| {
             enrolments.has_unsent().await;
-            let (id, asked) = enrolments.next_unsent().unwrap();
+            let (id, requested) = enrolments.next_unsent().unwrap();
             enrolments.answered(&id, EnrolmentAnswer { status: 200, retry_after: None, body });
-            asked.request
+            requested.request
         };
         let status = || EnrolmentRequest::Status { operation_id: "o".into() };
-        let (answer, asked) =
+        let (answer, requested) =
             tokio::join!(enrolments.answer(&who, status(), FROM), central(assigned.clone()));
-        assert_eq!((answer.status, &answer.body["status"], asked), (202, &json!("assigning"), status()));
+        assert_eq!((answer.status, &answer.body["status"], requested), (202, &json!("assigning"), status()));
         let child = Child {
             device_id: "press-1".parse().unwrap(),
             primary_key: "aw==".into(),
@@ -201,7 +201,7 @@ mod tests {
             generation: None,
         };
         let list = Children { children: vec![child], ..Children::default() };
-        devices.told(list).unwrap().durable().await.unwrap();
+        devices.take_list(list).unwrap().durable().await.unwrap();
         let (answer, _) = tokio::join!(enrolments.answer(&who, status(), FROM), central(assigned));
         assert_eq!(
             (answer.status, &answer.body["registrationState"]["assignedHub"]),

@@ -47,7 +47,7 @@ struct Former {
     ends: Option<BTreeMap<String, End>>,
     /// Central knows that it was removed, or registered it itself.
     #[serde(rename = "is_told")]
-    is_told: bool,
+    is_reported: bool,
 }
 
 struct Inner {
@@ -94,7 +94,7 @@ impl Generations {
         of.push(Former {
             generation: generation.ended(),
             ends: None,
-            is_told: generation.counter == Counter::Central,
+            is_reported: generation.counter == Counter::Central,
         });
         // Under the lock: the disk gets them in the order of the memory.
         self.save(identity, of).later();
@@ -135,22 +135,22 @@ impl Generations {
 
     /// A device that was added here and removed, of which all that it had to send is sent, and central does not know yet.
     /// Forgets those of which nothing is left to do.
-    pub fn next_untold(&self) -> Option<RemovedDevice> {
+    pub fn next_unreported(&self) -> Option<RemovedDevice> {
         if self.0.count.load(Ordering::Acquire) == 0 {
             return None;
         }
         let queues = self.0.queues.as_ref()?.all();
         let mut former = self.former();
-        let mut untold = None;
+        let mut unreported = None;
         for (identity, of) in former.iter_mut() {
             let before = of.len();
-            of.retain(|former| !(former.is_told && former.is_sent(identity, &queues)));
+            of.retain(|former| !(former.is_reported && former.is_sent(identity, &queues)));
             if of.len() != before {
                 self.save(identity, of).later();
             }
-            if let (None, None) = (&untold, &identity.module) {
-                let first = of.iter().find(|former| !former.is_told && former.is_sent(identity, &queues));
-                untold = first.map(|former| RemovedDevice {
+            if let (None, None) = (&unreported, &identity.module) {
+                let first = of.iter().find(|former| !former.is_reported && former.is_sent(identity, &queues));
+                unreported = first.map(|former| RemovedDevice {
                     device_id: identity.device.clone(),
                     generation: former.generation,
                 });
@@ -158,7 +158,7 @@ impl Generations {
         }
         former.retain(|_, of| !of.is_empty());
         self.0.count.store(former.len(), Ordering::Release);
-        untold
+        unreported
     }
 
     /// Ends when a removal has. For one waiter.
@@ -172,7 +172,7 @@ impl Generations {
         let mut former = self.former();
         let Some(of) = former.get_mut(&identity) else { return };
         for former in of.iter_mut().filter(|former| former.generation == removed.generation) {
-            former.is_told = true;
+            former.is_reported = true;
         }
         self.save(&identity, of).later();
     }
@@ -194,7 +194,11 @@ impl Former {
         queues.iter().all(|(_, queue)| {
             let Some(end) = ends.get(&queue.log.id().to_string()) else { return true };
             queue.log.stats().cursor + 1 >= end.sequence
-                && !queue.log.gaps().iter().any(|gap| gap.first < end.sequence && gap.tag == sender)
+                && !queue
+                    .log
+                    .loss_records()
+                    .iter()
+                    .any(|loss| loss.first < end.sequence && loss.tag == sender)
         })
     }
 }

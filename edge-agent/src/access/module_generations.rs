@@ -71,7 +71,7 @@ impl ModuleGenerations {
     }
 
     /// Takes central's numbers over. What follows from them is noted before.
-    pub fn told(&self, numbers: &BTreeMap<ModuleId, u64>) {
+    pub fn take(&self, numbers: &BTreeMap<ModuleId, u64>) {
         let mut known = self.of_central.write().expect(UNPOISONED);
         if *known != *numbers {
             known.clone_from(numbers);

@@ -115,7 +115,7 @@ impl ModuleKeys {
     }
 
     /// What marks this gateway's containers, in hexadecimal digits. Nobody makes it without the secret.
-    pub fn container_mark(&self) -> String {
+    pub fn ownership_token(&self) -> String {
         sas::sign(&self.secret, b"container mark").iter().map(|byte| format!("{byte:02x}")).collect()
     }
 

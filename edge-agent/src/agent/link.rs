@@ -19,9 +19,9 @@ use crate::messages::queues::Queues;
 use crate::upstream::address::Address;
 use crate::upstream::central;
 use crate::upstream::central::uplink::Uplink;
+use crate::upstream::endpoint;
 use crate::upstream::forward::{Forwarder, UpstreamProfile};
 use crate::upstream::meter::Meter;
-use crate::upstream::reach;
 use crate::upstream::sent_updates::SentUpdates;
 use crate::upstream::status::LinkStatus;
 
@@ -53,7 +53,7 @@ pub(super) fn start(
             let mut uplink = uplink(parts, address, connection_string, status);
             // A panic of a connection is the end of that connection (`central::run`).
             tasks.essential("link", async move {
-                let transport = reach::usable_transport(&upstream, &uplink.status, &stop).await;
+                let transport = endpoint::usable_transport(&upstream, &uplink.status, &stop).await;
                 if let Some(transport) = transport {
                     uplink.address.transport = transport;
                     central::run(uplink, stop).await;
@@ -73,7 +73,7 @@ pub(super) fn start(
                 let (upstream, status, stop) = (upstream.clone(), status.clone(), stop.clone());
                 let (carried, proxy) = (carried.clone(), proxy.clone());
                 async move {
-                    let transport = reach::usable_transport(&upstream, &status, &stop).await;
+                    let transport = endpoint::usable_transport(&upstream, &status, &stop).await;
                     if let Some(transport) = transport {
                         let address = Address::new(&upstream, transport, proxy);
                         carried.forwarder(&upstream, address, status).run(stop).await;

@@ -131,8 +131,8 @@ impl Daemon {
         let mut tasks = Tasks::new(stop.clone());
         tasks::start(&mut tasks, &parts, &stop);
         let authority = certificates.keep(&mut tasks, &stop);
-        let (health, told_health) = watch::channel(None);
-        let reconciler = tasks::start_reconciler(&mut tasks, &parts, authority, told_health, &stop);
+        let (health, reported_health) = watch::channel(None);
+        let reconciler = tasks::start_reconciler(&mut tasks, &parts, authority, reported_health, &stop);
         let link = link::start(&mut tasks, &parts, &stop);
         tasks::start_rollout(&mut tasks, &parts, reconciler.clone(), link.clone(), &stop);
 
@@ -189,7 +189,7 @@ fn control(
         clients: parts.clients.clone(),
         authorizer: parts.authorizer.clone(),
         deployments: parts.deployments.clone(),
-        judgement: parts.outputs.judgement.clone(),
+        acceptance: parts.outputs.acceptance.clone(),
         reconciler,
         queues: parts.queues.clone(),
         unrouted: parts.unrouted.clone(),

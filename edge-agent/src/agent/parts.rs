@@ -153,7 +153,7 @@ impl Parts {
     /// older version did not forget. The next one of the name must not find it.
     pub(super) async fn sweep(&self) -> Result<(), RemovalError> {
         let is_central = matches!(self.upstream_kind(), Some(Kind::Central(_)));
-        let knows_devices = !is_central || self.authorizer.devices.is_told();
+        let knows_devices = !is_central || self.authorizer.devices.has_list();
         let modules = self.deployments.modules();
         let is_gone = is_left_behind(&self.authorizer, &modules, knows_devices);
         self.authorizer.removals.sweep(is_gone).await

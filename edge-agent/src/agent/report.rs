@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
-use crate::deployment::deployments::Judgement;
+use crate::deployment::deployments::Acceptance;
 use crate::deployment::history::History;
 use crate::deployment::status::{Deployment, ReconcilerStatus};
 use crate::messages::twins::Twins;
@@ -24,7 +24,7 @@ pub(super) struct Reporter {
     pub(super) twins: Twins,
     pub(super) deployment: watch::Receiver<Option<Arc<Deployment>>>,
     pub(super) reconciler: watch::Receiver<ReconcilerStatus>,
-    pub(super) judgement: watch::Receiver<Judgement>,
+    pub(super) acceptance: watch::Receiver<Acceptance>,
     pub(super) health: watch::Receiver<Option<HealthReport>>,
     pub(super) history: History,
 }
@@ -36,7 +36,7 @@ impl Reporter {
             self.report();
             let changed = tokio::select! {
                 changed = self.reconciler.changed() => changed,
-                changed = self.judgement.changed() => changed,
+                changed = self.acceptance.changed() => changed,
                 changed = self.health.changed() => changed,
                 changed = history.changed() => changed,
                 () = stop.cancelled() => return,
@@ -50,7 +50,7 @@ impl Reporter {
 
     fn report(&mut self) {
         let status = self.reconciler.borrow_and_update().clone();
-        let judgement = self.judgement.borrow_and_update().clone();
+        let acceptance = self.acceptance.borrow_and_update().clone();
         let health = self.health.borrow_and_update().clone();
         let with_health = |mut section: Map<String, Value>| {
             if let Some(health) = &health {
@@ -63,7 +63,7 @@ impl Reporter {
             }
             report::bounded(section)
         };
-        let Some(versions) = judgement.versions else {
+        let Some(versions) = acceptance.versions else {
             // What is wrong with a gateway is reported before it has a manifest, too.
             if health.is_some() {
                 let agent = Identity::module(self.gateway.clone(), ModuleId::edge_agent());
@@ -71,10 +71,10 @@ impl Reporter {
             }
             return;
         };
-        let outcome = |desired_version| match &judgement.problem {
+        let outcome = |desired_version| match &acceptance.problem {
             Some(problem) => {
                 use schemas::status::code;
-                let code = if judgement.is_rolled_back { code::FAILED } else { code::REFUSED };
+                let code = if acceptance.is_rolled_back { code::FAILED } else { code::REFUSED };
                 report::Outcome { desired_version, code, description: problem.clone() }
             }
             None => report::Outcome {
@@ -89,15 +89,15 @@ impl Reporter {
         let desired = in_force.as_ref().map_or(&none, |deployment| &deployment.desired);
         let agent = outcome(versions.edge_agent);
         let progress = status.progress(desired, now_ms());
-        let agent = report::edge_agent(&self.host, &progress, &agent, &judgement.warnings);
+        let agent = report::edge_agent(&self.host, &progress, &agent, &acceptance.warnings);
         self.twins.replace_reported(&identity(ModuleId::edge_agent()), with_health(agent));
         let mut hub = outcome(versions.edge_hub);
-        if judgement.problem.is_none() {
+        if acceptance.problem.is_none() {
             // What Docker does is no fault of the routes.
-            (hub.code, hub.description) = if judgement.routes_refused.is_empty() {
+            (hub.code, hub.description) = if acceptance.routes_refused.is_empty() {
                 (schemas::status::code::SUCCESS, String::new())
             } else {
-                (schemas::status::code::REFUSED, judgement.routes_refused.join("\n"))
+                (schemas::status::code::REFUSED, acceptance.routes_refused.join("\n"))
             };
         }
         self.twins.replace_reported(&identity(ModuleId::edge_hub()), report::edge_hub(&hub));

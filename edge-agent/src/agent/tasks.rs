@@ -50,7 +50,7 @@ pub(super) fn start(tasks: &mut Tasks, parts: &Parts, stop: &CancellationToken) 
     restarted(tasks, "expiry of queues", stop, parts.queues.clone(), |queues, stop| queues.expire(stop));
     let quarantine = parts.quarantine.clone();
     restarted(tasks, "files of the quarantine", stop, quarantine, |quarantine, stop| {
-        quarantine.look_after_files(stop)
+        quarantine.check_files(stop)
     });
     restarted(tasks, "clock of ages", stop, parts.config.data_dir.clone(), crate::clock::keep);
     let dispatcher = parts.dispatcher.clone();
@@ -91,7 +91,7 @@ pub(super) fn start_reconciler(
         twins: parts.twins.clone(),
         deployment: parts.outputs.reconciler.clone(),
         reconciler: seen.clone(),
-        judgement: parts.outputs.judgement.clone(),
+        acceptance: parts.outputs.acceptance.clone(),
         health,
         history: parts.deployments.history().clone(),
     };

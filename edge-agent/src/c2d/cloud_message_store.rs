@@ -151,7 +151,7 @@ impl CloudMessageStore {
         let bytes = message.size_bytes();
         let saved = {
             let mut queues = self.queues();
-            let has_room = queues.bytes + bytes <= BYTES_MAX;
+            let has_space = queues.bytes + bytes <= BYTES_MAX;
             if !is_here() {
                 Err("the device is not on this gateway".to_owned())
             } else {
@@ -167,7 +167,7 @@ impl CloudMessageStore {
                          any more: central was restored from a backup, or its clock was set back; send it again if the \
                          device did not get it"
                         .to_owned())
-                } else if has_room {
+                } else if has_space {
                     let kept = StoredMessage { message, attempts: 0 };
                     let saved =
                         self.state.put(Namespace::CloudMessages, &waiting_key(device, sequence), &kept);
@@ -407,7 +407,7 @@ mod tests {
 
     /// central went back: it gives sequences away again, of which the gateway remembers only that they were.
     #[tokio::test]
-    async fn a_message_of_a_sequence_that_repeats_is_told_and_never_swallowed() {
+    async fn a_message_of_a_sequence_that_repeats_is_reported_and_never_dropped_silently() {
         for (is_restarted, sequence) in [(false, 5), (true, 5), (false, 3), (true, 3)] {
             let dir = tempfile::tempdir().unwrap();
             let mut state = State::open(dir.path()).unwrap();
@@ -415,8 +415,8 @@ mod tests {
             let press: DeviceId = "press-1".parse().unwrap();
             cloud_messages.take(&press, 5, message("old", u64::MAX), || true).await.unwrap();
             cloud_messages.ended(&press, 5, End::Delivered).await;
-            let (told, _) = cloud_messages.next_unsent().unwrap();
-            cloud_messages.acknowledged(&told);
+            let (settled_one, _) = cloud_messages.next_unsent().unwrap();
+            cloud_messages.acknowledged(&settled_one);
             if is_restarted {
                 drop(cloud_messages);
                 state.close().await;
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_for_which_there_is_no_room_is_told_to_central() {
+    async fn a_message_for_which_there_is_no_space_is_reported_to_central() {
         let dir = tempfile::tempdir().unwrap();
         let cloud_messages = CloudMessageStore::load(State::open(dir.path()).unwrap()).unwrap();
         cloud_messages.queues().bytes = BYTES_MAX;

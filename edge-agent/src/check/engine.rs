@@ -10,14 +10,14 @@ use edge_core::health::facts::{EngineFacts, Probe};
 use tokio::net::UnixStream;
 
 use super::files;
-use super::look::{LOOK_WITHIN, within};
+use super::inspect::{PROBE_TIMEOUT, within};
 use crate::deployment::docker::Engine;
 
 /// Where the engine reads its defaults.
 const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 
 /// How the engine is, and whether a network is there.
-pub(super) async fn look(socket: &Path, network: &str) -> (Probe<EngineFacts>, Probe<bool>) {
+pub(super) async fn inspect(socket: &Path, network: &str) -> (Probe<EngineFacts>, Probe<bool>) {
     if let Err(error) = UnixStream::connect(socket).await {
         let probe = match files::of_io(socket, &error) {
             // The file outlives an engine that was killed.
@@ -25,22 +25,22 @@ pub(super) async fn look(socket: &Path, network: &str) -> (Probe<EngineFacts>, P
             Probe::Missing(_) => Probe::Missing(format!("{} is not there", socket.display())),
             known => known,
         };
-        return (probe, Probe::NotAsked);
+        return (probe, Probe::NotProbed);
     }
-    let asked = within(LOOK_WITHIN, async {
+    let probed = within(PROBE_TIMEOUT, async {
         match ask(socket, network).await {
             Ok(found) => Probe::Found(found),
             Err(why) => Probe::Failed(format!("{}: {}", socket.display(), chain(&*why))),
         }
     });
-    match asked.await {
+    match probed.await {
         Probe::Found((engine, has_network)) => (Probe::Found(engine), Probe::Found(has_network)),
         Probe::Failed(why) => {
             // Of a time that ran out the name is missing.
             let why = if why.starts_with("no answer") { format!("{}: {why}", socket.display()) } else { why };
-            (Probe::Failed(why), Probe::NotAsked)
+            (Probe::Failed(why), Probe::NotProbed)
         }
-        _ => (Probe::NotAsked, Probe::NotAsked),
+        _ => (Probe::NotProbed, Probe::NotProbed),
     }
 }
 

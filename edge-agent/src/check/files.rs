@@ -13,7 +13,7 @@ use edge_tls::issue::{Authority, SERVER_LIFETIME};
 use edge_tls::pem;
 use edge_tls::served::ServedCertificate;
 
-use super::look::{blocking, is_plausible};
+use super::inspect::{blocking, is_plausible};
 use crate::access::certificate::server_names;
 use crate::access::module_keys::{KeysError, ModuleKeys};
 use crate::clock::now_ms;
@@ -27,7 +27,7 @@ pub(crate) async fn certificates(config: &Config) -> CertificateFacts {
     let section = tls.clone();
     let key = blocking(move || match authority(&section) {
         Probe::Found(_) => Probe::Found(()),
-        Probe::NotAsked => Probe::NotAsked,
+        Probe::NotProbed => Probe::NotProbed,
         Probe::Missing(why) => Probe::Missing(why),
         Probe::Denied(why) => Probe::Denied(why),
         Probe::Failed(why) => Probe::Failed(why),
@@ -37,7 +37,7 @@ pub(crate) async fn certificates(config: &Config) -> CertificateFacts {
     let upstream_ca = config.upstream.as_ref().and_then(|upstream| upstream.ca.clone());
     let upstream_ca = async {
         match upstream_ca {
-            None => Probe::NotAsked,
+            None => Probe::NotProbed,
             Some(path) => blocking(move || ca_file(&path)).await,
         }
     };
@@ -115,7 +115,7 @@ pub(super) fn authority(tls: &TlsSection) -> Probe<Authority> {
         (Ok(cert_pem), Ok(key_pem)) => (cert_pem, key_pem),
         (_, Err(probe)) => return probe,
         // That [tls] ca is missing is a finding of its own.
-        (Err(_), Ok(_)) => return Probe::NotAsked,
+        (Err(_), Ok(_)) => return Probe::NotProbed,
     };
     let authority = Authority { cert_pem, key_pem };
     match authority.check() {
@@ -144,13 +144,14 @@ pub(super) fn server(tls: &TlsSection, hostname: &str, now_secs: u64) -> Probe<S
     let ca = authority.as_ref().and_then(|authority| authority.validity().ok());
     let issuing = Issuing { lifetime_secs: SERVER_LIFETIME.as_secs(), ca };
     // Nothing is decided by a clock that is certainly wrong.
-    let judged = is_plausible(now_secs).then(|| renewal(&known, &server_names(hostname), &issuing, now_secs));
+    let assessed =
+        is_plausible(now_secs).then(|| renewal(&known, &server_names(hostname), &issuing, now_secs));
     Probe::Found(ServerCertificateFacts {
         path: tls.cert.display().to_string(),
         not_after_secs: known.not_after_secs,
         is_own: known.is_own,
-        is_due: matches!(judged, Some(Renewal::Warn { .. })),
-        renewal: match judged {
+        is_due: matches!(assessed, Some(Renewal::Warn { .. })),
+        renewal: match assessed {
             Some(Renewal::Renew(reason)) => Some(reason.to_string()),
             _ => None,
         },

@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 use tokio::net::TcpListener;
 
 use super::files;
-use super::look::{LOOK_WITHIN, blocking, within};
+use super::inspect::{PROBE_TIMEOUT, blocking, within};
 use crate::config::Config;
 use crate::deployment::workload;
 use crate::open_files::file_budget;
@@ -38,7 +38,7 @@ pub(super) async fn gather(config: &Config) -> HostFacts {
         open_files: Probe::Found(open_files(config)),
         hostname: config.hostname.clone(),
         hostname_addresses,
-        listeners: Probe::NotAsked,
+        listeners: Probe::NotProbed,
     }
 }
 
@@ -65,7 +65,7 @@ fn disk(dir: &Path, keep_free_bytes: u64) -> Probe<DiskFacts> {
             is_read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
         }),
         // `data-dir` says so.
-        Err(rustix::io::Errno::NOENT) => Probe::NotAsked,
+        Err(rustix::io::Errno::NOENT) => Probe::NotProbed,
         Err(error) => files::of_io(dir, &error.into()),
     }
 }
@@ -79,7 +79,7 @@ pub(super) fn memory(meminfo: &str) -> Probe<MemoryFacts> {
         (Some(available_bytes), Some(total_bytes)) => {
             Probe::Found(MemoryFacts { available_bytes, total_bytes })
         }
-        _ => Probe::NotAsked,
+        _ => Probe::NotProbed,
     }
 }
 
@@ -94,7 +94,7 @@ fn open_files(config: &Config) -> OpenFilesFacts {
 }
 
 async fn resolve(hostname: &str) -> Probe<Vec<String>> {
-    within(LOOK_WITHIN, async {
+    within(PROBE_TIMEOUT, async {
         match tokio::net::lookup_host((hostname, 0)).await {
             Ok(found) => {
                 let mut addresses: Vec<String> = found.map(|address| address.ip().to_string()).collect();

@@ -4,7 +4,7 @@
 mod engine;
 pub(crate) mod files;
 mod host;
-mod look;
+mod inspect;
 pub mod watch;
 
 use std::path::Path;
@@ -17,14 +17,14 @@ use edge_core::health::findings;
 use mqtt::client::ConnectError;
 use unix_http::RequestError;
 
-use self::look::{LOOK_WITHIN, blocking};
+use self::inspect::{PROBE_TIMEOUT, blocking};
 use crate::clock::now_ms;
 use crate::config::{Config, ConfigError, Transport};
 use crate::control::client::{CallError, request};
-use crate::upstream::reach;
+use crate::upstream::endpoint;
 
 /// How long reaching upstream may take, TCP, proxy and TLS together.
-const REACH_WITHIN: Duration = Duration::from_secs(10);
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Inspects everything that this process may read, and asks the daemon for the rest.
 pub async fn check(path: &Path) -> Vec<Finding> {
@@ -52,7 +52,7 @@ pub async fn check(path: &Path) -> Vec<Finding> {
         }
         Probe::Denied(why) => facts.answer = Probe::Denied(why),
         Probe::Failed(why) => facts.answer = Probe::Failed(why),
-        Probe::NotAsked => {}
+        Probe::NotProbed => {}
     }
     findings(&facts)
 }
@@ -103,7 +103,7 @@ fn unread(error: &ConfigError) -> Probe<()> {
 
 /// Asks the daemon; within a bounded time, since one that was stopped accepts connections and never answers.
 async fn ask(config: &Config) -> Probe<DaemonFacts> {
-    let answer = match request(&config.data_dir, "GET", "/facts", None, LOOK_WITHIN).await {
+    let answer = match request(&config.data_dir, "GET", "/facts", None, PROBE_TIMEOUT).await {
         Ok(answer) => answer,
         Err(CallError::Away { socket, source }) => {
             return match files::of_io(&socket, &source) {
@@ -134,22 +134,22 @@ fn place(upstream: &crate::config::Upstream) -> String {
 /// Tries upstream without logging in: a second connection of this gateway would end the daemon's.
 async fn upstream(config: &Config) -> Option<Reached> {
     let upstream = config.upstream.as_ref()?;
-    let transport = match reach::transport(upstream) {
+    let transport = match endpoint::transport(upstream) {
         Ok(transport) => transport,
         Err(error) => return Some(Reached::Unusable(format!("{error:#}"))),
     };
-    Some(match tokio::time::timeout(REACH_WITHIN, reach::attempt(upstream, transport)).await {
+    Some(match tokio::time::timeout(UPSTREAM_TIMEOUT, endpoint::attempt(upstream, transport)).await {
         Ok(Ok(())) => Reached::Yes,
         Ok(Err(error @ ConnectError::Tls(_))) => Reached::Untrusted(chain(&error).to_string()),
         Ok(Err(error)) => Reached::No(chain(&error).to_string()),
-        Err(_) => Reached::No(format!("no answer within {} s", REACH_WITHIN.as_secs())),
+        Err(_) => Reached::No(format!("no answer within {} s", UPSTREAM_TIMEOUT.as_secs())),
     })
 }
 
 async fn docker(config: &Config) -> DockerFacts {
-    let (engine, has_network) = engine::look(&config.docker.socket, &config.docker.network).await;
+    let (engine, has_network) = engine::inspect(&config.docker.socket, &config.docker.network).await;
     let watch_folder = match config.deploy.watch.clone() {
-        None => Probe::NotAsked,
+        None => Probe::NotProbed,
         Some(folder) => blocking(move || files::folder(&folder)).await,
     };
     DockerFacts {

@@ -74,5 +74,5 @@ fn memory_is_read_as_the_kernel_writes_it() {
     let text = "MemTotal:       16326548 kB\nMemFree:          412 kB\nMemAvailable:    1024 kB\n";
     let Probe::Found(memory) = host::memory(text) else { panic!("not read") };
     assert_eq!((memory.available_bytes, memory.total_bytes), (1024 * 1024, 16_326_548 * 1024));
-    assert_eq!(host::memory("no such lines"), Probe::NotAsked);
+    assert_eq!(host::memory("no such lines"), Probe::NotProbed);
 }

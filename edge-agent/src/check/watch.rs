@@ -26,12 +26,12 @@ pub async fn run(
     health: watch::Sender<Option<HealthReport>>,
     stop: CancellationToken,
 ) {
-    let (mut reconciler, mut judgement) = (control.reconciler.clone(), control.judgement.clone());
+    let (mut reconciler, mut acceptance) = (control.reconciler.clone(), control.acceptance.clone());
     let mut link = control.link.clone();
-    let mut told_ms = 0;
+    let mut sent_ms = 0;
     loop {
         reconciler.mark_unchanged();
-        judgement.mark_unchanged();
+        acceptance.mark_unchanged();
         if let Some(link) = &mut link {
             link.mark_unchanged();
         }
@@ -40,11 +40,11 @@ pub async fn run(
         let findings = of_daemon(&config, facts).await;
         let now_ms = now_ms();
         let new = report(&findings, &refusals, now_ms);
-        health.send_if_modified(|told| {
-            let is_new = told.as_ref().is_none_or(|told| is_due(told, told_ms, &new, now_ms));
+        health.send_if_modified(|sent| {
+            let is_new = sent.as_ref().is_none_or(|sent| is_due(sent, sent_ms, &new, now_ms));
             if is_new {
-                *told = Some(new);
-                told_ms = now_ms;
+                *sent = Some(new);
+                sent_ms = now_ms;
             }
             is_new
         });
@@ -61,7 +61,7 @@ pub async fn run(
         tokio::select! {
             () = tokio::time::sleep(EVERY - AT_LEAST) => {}
             Ok(()) = reconciler.changed() => {}
-            Ok(()) = judgement.changed() => {}
+            Ok(()) = acceptance.changed() => {}
             true = link_changed => {}
             () = control.server.refusals().known_refused() => {}
             () = stop.cancelled() => return,

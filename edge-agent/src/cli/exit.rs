@@ -24,10 +24,10 @@ impl From<anyhow::Error> for Exit {
 }
 
 /// Prints what clap has to say instead of running a command: help, the version, or what is wrong with the arguments.
-pub(super) fn of_arguments(told: &clap::Error) -> ExitCode {
-    let code = ExitCode::from(u8::try_from(told.exit_code()).unwrap_or(1));
-    match told.print() {
-        Err(error) if !told.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
+pub(super) fn of_arguments(outcome: &clap::Error) -> ExitCode {
+    let code = ExitCode::from(u8::try_from(outcome.exit_code()).unwrap_or(1));
+    match outcome.print() {
+        Err(error) if !outcome.use_stderr() && error.kind() != ErrorKind::BrokenPipe => {
             logging::print_error(&format!("edge-agent: writing to standard output: {error}"));
             ExitCode::FAILURE
         }

@@ -14,10 +14,10 @@ pub(super) fn history_text(deployments: &[PastDeployment], output: Output) -> St
             "rolledBack" | "held" => Tone::Bad,
             _ => Tone::Plain,
         };
-        let mark = if deployment.in_force { "*" } else { "" };
+        let sign = if deployment.in_force { "*" } else { "" };
         let back = deployment.rolled_back_to.map(|to| format!("back to {to}: ")).unwrap_or_default();
         let cells = [
-            format!("{}{mark}", deployment.number),
+            format!("{}{sign}", deployment.number),
             deployment.version.to_string(),
             deployment.at.clone(),
             deployment.source.clone(),

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_path_of_a_request_has_what_was_asked_for() {
+    fn the_path_of_a_request_has_what_was_requested() {
         let logs = Logs {
             module: "filter".into(),
             follow: true,

@@ -4,60 +4,63 @@ use edge_core::route::{RouteResult, Verdict};
 use schemas::manifest::{PRIORITY_DEFAULT, WhenFull};
 use serde_json::{Value, json};
 
-pub(super) fn to_json(told: &[RouteResult]) -> Value {
+pub(super) fn to_json(results: &[RouteResult]) -> Value {
     let priority =
-        |told: &RouteResult| Some(told.class.priority).filter(|priority| *priority != PRIORITY_DEFAULT);
-    let goes: Vec<Value> = told
+        |results: &RouteResult| Some(results.class.priority).filter(|priority| *priority != PRIORITY_DEFAULT);
+    let goes: Vec<Value> = results
         .iter()
-        .filter(|told| told.verdict == Verdict::Matches)
-        .map(|told| {
+        .filter(|results| results.verdict == Verdict::Matches)
+        .map(|results| {
             json!({
-                "sink": told.sink.to_string(),
-                "route": told.route,
-                "priority": priority(told),
-                "timeToLiveSecs": told.time_to_live_ms.map(|ms| ms / 1000),
-                "full": told.class.full,
+                "sink": results.sink.to_string(),
+                "route": results.route,
+                "priority": priority(results),
+                "timeToLiveSecs": results.time_to_live_ms.map(|ms| ms / 1000),
+                "full": results.class.full,
             })
         })
         .collect();
-    let routes: Vec<Value> = told
+    let routes: Vec<Value> = results
         .iter()
-        .map(|told| {
+        .map(|results| {
             json!({
-                "name": told.route,
-                "sink": told.sink.to_string(),
-                "priority": priority(told),
-                "verdict": told.verdict.to_string(),
-                "reason": told.reason,
+                "name": results.route,
+                "sink": results.sink.to_string(),
+                "priority": priority(results),
+                "verdict": results.verdict.to_string(),
+                "reason": results.reason,
             })
         })
         .collect();
     json!({"goesTo": goes, "routes": routes})
 }
 
-pub(super) fn to_text(told: &[RouteResult]) -> String {
-    let mut lines: Vec<String> = told
+pub(super) fn to_text(results: &[RouteResult]) -> String {
+    let mut lines: Vec<String> = results
         .iter()
-        .map(|told| format!("{:<24} {:<20} {}", told.route, told.verdict.to_string(), told.reason))
+        .map(|results| {
+            format!("{:<24} {:<20} {}", results.route, results.verdict.to_string(), results.reason)
+        })
         .collect();
     lines.insert(0, format!("{:<24} {:<20} {}", "ROUTE", "VERDICT", "WHY"));
-    let goes: Vec<&RouteResult> = told.iter().filter(|told| told.verdict == Verdict::Matches).collect();
+    let goes: Vec<&RouteResult> =
+        results.iter().filter(|results| results.verdict == Verdict::Matches).collect();
     lines.push(String::new());
     if goes.is_empty() {
         lines.push("goes nowhere: it would be acknowledged and dropped".to_owned())
     } else {
-        lines.extend(goes.iter().map(|told| {
-            let priority = match told.class.priority {
+        lines.extend(goes.iter().map(|results| {
+            let priority = match results.class.priority {
                 PRIORITY_DEFAULT => "without a priority".to_owned(),
                 priority => format!("priority {priority}"),
             };
-            let life = told.time_to_live_ms.map_or(String::new(), |ms| format!(", for {} s", ms / 1000));
-            let full = match told.class.full {
+            let life = results.time_to_live_ms.map_or(String::new(), |ms| format!(", for {} s", ms / 1000));
+            let full = match results.class.full {
                 None => "",
                 Some(WhenFull::DropOldest) => "; when its queue is full the oldest give way",
                 Some(WhenFull::Refuse) => "; refused when its queue is full",
             };
-            format!("goes to {} by `{}`, {priority}{life}{full}", told.sink, told.route)
+            format!("goes to {} by `{}`, {priority}{life}{full}", results.sink, results.route)
         }))
     }
     lines.join("\n")
@@ -88,14 +91,14 @@ mod tests {
             ),
             ("topics", "FROM /mqtt/line1/# WHERE $body > 20 INTO $upstream"),
         ];
-        let told = ask_of(
+        let results = ask_of(
             &routes,
             json!({"from": "gw/sensor", "output": "t", "properties": {"line": 4}, "body": {"t": 31},
                 "systemProperties": {"contentType": "application/json", "$.ce": "utf-8"}, "twin": {"desired": {"limit": 30}}}),
         )
         .unwrap();
         assert_eq!(
-            to_text(&told).lines().collect::<Vec<_>>(),
+            to_text(&results).lines().collect::<Vec<_>>(),
             [
                 "ROUTE                    VERDICT              WHY",
                 "all                      matches              it has no condition",
@@ -106,20 +109,20 @@ mod tests {
                 "goes to BrokeredEndpoint(\"/modules/m/inputs/i\") by `hot`, without a priority",
             ]
         );
-        let told =
+        let results =
             ask_of(&routes, json!({"from": "leaf", "topic": "line1/press/t", "body": "21.5"})).unwrap();
         assert_eq!(
-            to_json(&told)["goesTo"],
+            to_json(&results)["goesTo"],
             json!([{"sink": "$upstream", "route": "topics", "priority": null, "timeToLiveSecs": null, "full": null}])
         );
-        let told =
+        let results =
             ask_of(&routes, json!({"from": "leaf", "topic": "line1/press/t", "body": "warm"})).unwrap();
-        assert_eq!(to_json(&told)["routes"][2]["verdict"], "condition undefined");
-        assert!(to_text(&told).contains("goes nowhere"));
+        assert_eq!(to_json(&results)["routes"][2]["verdict"], "condition undefined");
+        assert!(to_text(&results).contains("goes nowhere"));
     }
 
     #[test]
-    fn a_wrong_message_is_told_by_its_field() {
+    fn a_wrong_message_is_reported_by_its_field() {
         for (message, found) in [
             (json!({"from": ""}), "from: "),
             (json!({"body": 1}), "from"),

@@ -120,9 +120,9 @@ fn deployment_line(deployment: &DeploymentState) -> String {
 
 fn clock_line(clock: ClockOffset) -> String {
     let secs = |ms: u64| format!("{}.{} s", ms / 1000, ms % 1000 / 100);
-    let way = if clock.ahead_ms < 0 { "behind" } else { "ahead of" };
+    let direction = if clock.ahead_ms < 0 { "behind" } else { "ahead of" };
     let (offset, within) = (secs(clock.ahead_ms.unsigned_abs()), secs(clock.within_ms.max(100)));
-    format!("clock       {offset} {way} central, measured to {within}")
+    format!("clock       {offset} {direction} central, measured to {within}")
 }
 
 fn manifest_lines(deployment: &DeploymentState) -> Vec<String> {
@@ -132,10 +132,10 @@ fn manifest_lines(deployment: &DeploymentState) -> Vec<String> {
 }
 
 fn commands_line(commands: &CommandCounts) -> Option<String> {
-    let CommandCounts { waiting, running, answers_not_told } = commands;
+    let CommandCounts { waiting, running, answers_unreported } = commands;
     (*commands != CommandCounts::default()).then(|| {
         format!(
-            "commands    {waiting} wait for their targets, {running} run, {answers_not_told} answers that central does not have"
+            "commands    {waiting} wait for their targets, {running} run, {answers_unreported} answers that central does not have"
         )
     })
 }
@@ -166,13 +166,13 @@ fn queue_lines(queue: &QueueState) -> Vec<String> {
         lost.dropped,
         lost.central_restored
     )];
-    match queue.room.as_str() {
+    match queue.headroom.as_str() {
         "refusing" => lines.push(format!("queue       {name}: FULL: it refuses new messages")),
         "evicting" => lines
             .push(format!("queue       {name}: nearly full: its oldest messages are dropped for new ones")),
         _ => {}
     }
-    for loss in &queue.gaps {
+    for loss in &queue.loss_records {
         let sender = if loss.sender.is_empty() { "senders unknown or many" } else { &loss.sender };
         lines.push(format!(
             "lost        {name}: {} {} of {sender}, within sequences {} to {}; central does not know yet",
@@ -189,7 +189,7 @@ fn lost_line(status: &GatewayStatus) -> Option<String> {
         format!(
             "lost        in all queues: {}; {} not reported to central yet",
             lost.join(", "),
-            status.lost_not_told
+            status.lost_unreported
         )
     })
 }

@@ -13,14 +13,14 @@ const UNFINISHED: &str = "clock.json.new";
 /// `None` before the first start, and when it cannot be used, which is logged.
 pub(super) fn read(data_dir: &Path) -> Option<SavedClock> {
     let path = data_dir.join(NAME);
-    let told = |error: &dyn std::error::Error| {
+    let report = |error: &dyn std::error::Error| {
         tracing::error!(file = %path.display(), error = %chain(error), "the clock of ages cannot be read and begins anew; the ages of queued messages may be wrong");
     };
     match fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice(&bytes).inspect_err(|error| told(error)).ok(),
+        Ok(bytes) => serde_json::from_slice(&bytes).inspect_err(|error| report(error)).ok(),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => {
-            told(&error);
+            report(&error);
             None
         }
     }

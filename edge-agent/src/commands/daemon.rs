@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_module_is_restarted_by_the_method_of_iot_edge_and_a_refusal_is_told() {
+    async fn a_module_is_restarted_by_the_method_of_iot_edge_and_a_refusal_is_reported() {
         let (restarts, mut requests) = RestartRequests::channel();
         let methods = DaemonMethods::new(restarts);
         let reconciler = tokio::spawn(async move {

@@ -15,12 +15,12 @@ const RUNNING_MAX: usize = 1000;
 /// Commands that wait for their targets. Beyond it a command is answered "not kept" at once.
 const WAITING_MAX: usize = 1000;
 /// How long it is remembered that a command was here whose answer central has: by then no copy of it is under way.
-const TOLD_MS: u64 = 3600 * 1000;
+const ACKNOWLEDGED_MS: u64 = 3600 * 1000;
 /// The same of a command that waited, which a central that was restored from a backup sends once more while it is valid: a week at
 /// most.
-const TOLD_WAITED_MS: u64 = 8 * 24 * 3600 * 1000;
+const ACKNOWLEDGED_WAITED_MS: u64 = 8 * 24 * 3600 * 1000;
 /// As many are remembered at the most, the latest.
-const TOLD_MAX: usize = 10_000;
+const ACKNOWLEDGED_MAX: usize = 10_000;
 
 /// What the target answered, or why there is no answer.
 pub type Answer = Result<MethodResponse, MethodFailure>;
@@ -45,7 +45,7 @@ pub(super) enum Entry {
     },
     /// central has the answer. By [`crate::clock::steady_ms`].
     #[serde(rename = "told", rename_all = "camelCase")]
-    Told {
+    Acknowledged {
         at_ms: u64,
         #[serde(default)]
         has_waited: bool,
@@ -73,7 +73,7 @@ pub struct Counts {
     /// Called and not answered yet.
     pub running: usize,
     /// Ended, and central does not know it yet.
-    pub untold: usize,
+    pub unreported: usize,
 }
 
 pub(super) enum Entered {
@@ -87,9 +87,9 @@ pub(super) enum Entered {
 
 pub(super) struct Journal {
     entries: BTreeMap<String, Entry>,
-    told: Told,
+    acknowledged: Acknowledged,
     /// Of commands that waited.
-    told_waited: Told,
+    acknowledged_waited: Acknowledged,
     unsent: Vec<String>,
     next_number: u64,
     /// What ends each command that runs.
@@ -98,7 +98,7 @@ pub(super) struct Journal {
 }
 
 /// Commands whose answers central has, oldest first: when it got each.
-type Told = VecDeque<(u64, String)>;
+type Acknowledged = VecDeque<(u64, String)>;
 
 /// A command that ran when the daemon ended: its id, its target, and the seconds that it had.
 type Interrupted = (String, String, u64);
@@ -107,8 +107,8 @@ impl Journal {
     pub(super) fn load(state: State, now_ms: u64) -> Result<(Self, Vec<Interrupted>), StateError> {
         let mut journal = Self {
             entries: BTreeMap::new(),
-            told: Told::new(),
-            told_waited: Told::new(),
+            acknowledged: Acknowledged::new(),
+            acknowledged_waited: Acknowledged::new(),
             unsent: Vec::new(),
             next_number: 0,
             running: HashMap::new(),
@@ -126,14 +126,14 @@ impl Journal {
                     interrupted.push((id.clone(), target.clone(), *seconds))
                 }
                 Entry::Answered { .. } => {}
-                Entry::Told { at_ms, has_waited } => {
-                    journal.told(*has_waited).push_back(((*at_ms).min(now_ms), id.clone()));
+                Entry::Acknowledged { at_ms, has_waited } => {
+                    journal.acknowledged(*has_waited).push_back(((*at_ms).min(now_ms), id.clone()));
                 }
             }
             journal.entries.insert(id, entry);
         }
         for has_waited in [false, true] {
-            journal.told(has_waited).make_contiguous().sort();
+            journal.acknowledged(has_waited).make_contiguous().sort();
         }
         journal.forget_old(now_ms);
         Ok((journal, interrupted))
@@ -142,7 +142,7 @@ impl Journal {
     /// The entry as a command that comes finds it; `None` for a new one.
     pub(super) fn known(&mut self, id: &str) -> Option<Entered> {
         match self.entries.get(id)? {
-            Entry::Waiting(_) | Entry::Running { .. } | Entry::Told { .. } => Some(Entered::Known),
+            Entry::Waiting(_) | Entry::Running { .. } | Entry::Acknowledged { .. } => Some(Entered::Known),
             Entry::Answered { .. } => {
                 self.unsent.push(id.to_owned());
                 Some(Entered::Answered)
@@ -164,7 +164,7 @@ impl Journal {
         Counts {
             waiting: self.count(|entry| matches!(entry, Entry::Waiting(_))),
             running: self.count(|entry| matches!(entry, Entry::Running { .. })),
-            untold: self.count(|entry| matches!(entry, Entry::Answered { .. })),
+            unreported: self.count(|entry| matches!(entry, Entry::Answered { .. })),
         }
     }
 
@@ -298,7 +298,7 @@ impl Journal {
         let has_waited = match self.entries.get(id) {
             Some(Entry::Waiting(_)) => true,
             Some(Entry::Running { has_waited, .. } | Entry::Answered { has_waited, .. }) => *has_waited,
-            Some(Entry::Told { .. }) | None => false,
+            Some(Entry::Acknowledged { .. }) | None => false,
         };
         self.put(id, Entry::Answered { answer, has_waited })
     }
@@ -317,26 +317,28 @@ impl Journal {
         }
     }
 
-    fn told(&mut self, has_waited: bool) -> &mut Told {
-        if has_waited { &mut self.told_waited } else { &mut self.told }
+    fn acknowledged(&mut self, has_waited: bool) -> &mut Acknowledged {
+        if has_waited { &mut self.acknowledged_waited } else { &mut self.acknowledged }
     }
 
     /// central has the answer.
-    pub(super) fn note_told(&mut self, id: &str, now_ms: u64) {
+    pub(super) fn note_acknowledged(&mut self, id: &str, now_ms: u64) {
         let Some(Entry::Answered { has_waited, .. }) = self.entries.get(id) else { return };
         let has_waited = *has_waited;
-        self.put(id, Entry::Told { at_ms: now_ms, has_waited }).later();
-        self.told(has_waited).push_back((now_ms, id.to_owned()));
+        self.put(id, Entry::Acknowledged { at_ms: now_ms, has_waited }).later();
+        self.acknowledged(has_waited).push_back((now_ms, id.to_owned()));
         self.forget_old(now_ms);
     }
 
     fn forget_old(&mut self, now_ms: u64) {
-        for (has_waited, for_ms) in [(false, TOLD_MS), (true, TOLD_WAITED_MS)] {
-            while let Some((at_ms, _)) = self.told(has_waited).front() {
-                if at_ms.saturating_add(for_ms) > now_ms && self.told(has_waited).len() <= TOLD_MAX {
+        for (has_waited, for_ms) in [(false, ACKNOWLEDGED_MS), (true, ACKNOWLEDGED_WAITED_MS)] {
+            while let Some((at_ms, _)) = self.acknowledged(has_waited).front() {
+                if at_ms.saturating_add(for_ms) > now_ms
+                    && self.acknowledged(has_waited).len() <= ACKNOWLEDGED_MAX
+                {
                     break;
                 }
-                if let Some((_, id)) = self.told(has_waited).pop_front() {
+                if let Some((_, id)) = self.acknowledged(has_waited).pop_front() {
                     self.entries.remove(&id);
                     self.state.remove(Namespace::Commands, &id).later();
                 }

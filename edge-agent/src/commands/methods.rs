@@ -46,7 +46,7 @@ const RESPONSE_TIMEOUT_DEFAULT: u64 = 30;
 const CALLER_HEADER: &str = "x-ms-edge-moduleid";
 
 struct Methods {
-    front: Arc<GatewayService>,
+    service: Arc<GatewayService>,
     clients: Clients,
     places: Semaphore,
     shares: CallShares,
@@ -88,9 +88,9 @@ impl Drop for RunningCall<'_> {
 }
 
 /// What the HTTPS listener serves beside WebSockets.
-pub fn router(front: Arc<GatewayService>, clients: Clients) -> Router {
+pub fn router(service: Arc<GatewayService>, clients: Clients) -> Router {
     let methods =
-        Methods { front, clients, places: Semaphore::new(CALLS_MAX), shares: CallShares::default() };
+        Methods { service, clients, places: Semaphore::new(CALLS_MAX), shares: CallShares::default() };
     Router::new()
         .route("/twins/{device}/methods", post(of_device))
         .route("/twins/{device}/modules/{module}/methods", post(of_module))
@@ -195,18 +195,18 @@ impl Methods {
             let message = "the caller is no module of this gateway, or its token is not valid; the gateway's log names the cause";
             Failure(StatusCode::UNAUTHORIZED, message.to_owned())
         };
-        if identity.device != self.front.gateway || identity.module.is_none() {
+        if identity.device != self.service.gateway || identity.module.is_none() {
             return Err(refused("only modules of this gateway may call"));
         }
         let token = text(header::AUTHORIZATION.as_str()).and_then(Result::ok);
         let request = ConnectRequest {
             client_id: identity.to_string(),
-            user_name: Some(format!("{}/{identity}/?api-version=2019-10-01", self.front.gateway)),
+            user_name: Some(format!("{}/{identity}/?api-version=2019-10-01", self.service.gateway)),
             password: token.map(|token| Secret::new(token.as_bytes())),
             transport: Transport::Tls(caller.client_cert.clone()),
             peer,
         };
-        match self.front.authenticate(request).await {
+        match self.service.authenticate(request).await {
             Ok(admitted) if admitted.identity == identity => {
                 caller.has_proven();
                 Ok(identity)

@@ -47,7 +47,7 @@ pub struct Commands {
     /// Notified when the next command to expire may be another one.
     waiting_changed: Arc<Notify>,
     /// Targets whose waiting commands are being run.
-    rounds: Arc<SingleFlight<Identity>>,
+    runs: Arc<SingleFlight<Identity>>,
     clients: Clients,
     daemon: DaemonMethods,
     running: TaskTracker,
@@ -76,7 +76,7 @@ impl Commands {
             journal: Arc::new(Mutex::new(journal)),
             answered: Arc::default(),
             waiting_changed: Arc::default(),
-            rounds: Arc::default(),
+            runs: Arc::default(),
             clients,
             daemon,
             running: TaskTracker::new(),
@@ -232,7 +232,7 @@ impl Commands {
 
     /// central has the answer; only that the command was here is remembered, for a while.
     pub fn acknowledged(&self, id: &str) {
-        self.journal().note_told(id, steady_ms());
+        self.journal().note_acknowledged(id, steady_ms());
     }
 
     /// The targets of commands that wait.

@@ -127,7 +127,7 @@ async fn a_command_that_waited_is_not_run_again_as_long_as_it_may_be_sent_again(
             journal.enter_running(id, &target, &request("reset"));
         }
         journal.answer(id, Err(MethodFailure::NoAnswer { target: "gw/filter".into(), seconds: 5 })).later();
-        journal.note_told(id, 0);
+        journal.note_acknowledged(id, 0);
     }
     drop(journal);
     state.close().await;

@@ -23,25 +23,25 @@ impl Commands {
 
     /// Runs what waits for a target: it listens for methods now, or something came for it.
     pub fn wake(&self, target: &Identity) {
-        if self.stop.is_cancelled() || !self.listens(target) || !self.rounds.begin(target) {
+        if self.stop.is_cancelled() || !self.listens(target) || !self.runs.begin(target) {
             return;
         }
         let (commands, target) = (self.clone(), target.clone());
         let (recovering, of) = (self.clone(), target.clone());
-        let rounds = async move {
+        let runs = async move {
             loop {
-                commands.round(&target).await;
-                if !commands.rounds.goes_on(&target, false) {
+                commands.run_waiting(&target).await;
+                if !commands.runs.goes_on(&target, false) {
                     return;
                 }
             }
         };
-        tasks::spawn_recovering(Some(&self.running), "waiting commands", rounds, move || {
-            recovering.rounds.give_up(&of);
+        tasks::spawn_recovering(Some(&self.running), "waiting commands", runs, move || {
+            recovering.runs.give_up(&of);
         });
     }
 
-    async fn round(&self, target: &Identity) {
+    async fn run_waiting(&self, target: &Identity) {
         while self.listens(target) && !self.stop.is_cancelled() {
             let Some((id, waiting, saved)) = self.journal().begin(target, steady_ms()) else { return };
             // On disk before the call: it is never called twice.

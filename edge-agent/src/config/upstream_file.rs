@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_told_with_its_key_and_without_secrets() {
+    fn a_mistake_is_reported_with_its_key_and_without_secrets() {
         for (text, parts) in [
             ("kind = \"azure\"", vec!["azure", "iot-hub"]),
             ("kind = \"iot-hub\"", vec!["[upstream] connection_string"]),

@@ -11,7 +11,7 @@ use crate::access::authorizer::Authorizer;
 use crate::access::passwords::Passwords;
 use crate::commands::Commands;
 use crate::config::Upstream;
-use crate::deployment::deployments::{Deployments, Judgement};
+use crate::deployment::deployments::{Acceptance, Deployments};
 use crate::deployment::docker::Engine;
 use crate::deployment::restart_requests::RestartRequests;
 use crate::deployment::status::{Deployment, ReconcilerStatus};
@@ -37,7 +37,7 @@ pub struct Control {
     pub passwords: Passwords,
     pub deployments: Arc<Deployments>,
     /// Whether the wanted deployment is in force.
-    pub judgement: watch::Receiver<Judgement>,
+    pub acceptance: watch::Receiver<Acceptance>,
     /// What the containers do.
     pub reconciler: watch::Receiver<ReconcilerStatus>,
     pub queues: Arc<Queues>,

@@ -8,7 +8,7 @@ use edge_buffer::{Headroom, Stats};
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::transport::amqp_advice;
 use edge_core::health::facts::{
-    DaemonFacts, DeploymentFacts, JournalFacts, LinkFacts, ModuleFacts, QueueFacts, REFUSALS_TOLD_MAX,
+    DaemonFacts, DeploymentFacts, JournalFacts, LinkFacts, ModuleFacts, QueueFacts, REFUSALS_REPORTED_MAX,
     RefusalFacts,
 };
 use schemas::gateway_status::{RefusalList, RefusedClient};
@@ -72,7 +72,7 @@ fn failing(stats: &Stats) -> Option<String> {
 
 /// What was found removed of what keeps no numbers of its own.
 fn removed_files(state: Option<RemovedState>) -> Vec<String> {
-    state.map(RemovedState::told).into_iter().chain(clock::removed()).map(str::to_owned).collect()
+    state.map(RemovedState::consequence).into_iter().chain(clock::removed()).map(str::to_owned).collect()
 }
 
 impl Control {
@@ -87,8 +87,12 @@ impl Control {
             ("mqtt", "sessions and retained messages", self.server.journal_stats()),
             ("state/journal", "the daemon's state", self.state.journal_stats()),
         ];
-        let not_told = self.quarantine.log().gaps();
-        let not_told = stats.iter().flat_map(|queue| &queue.gaps).chain(&not_told).map(|gap| gap.count);
+        let unreported_losses = self.quarantine.log().loss_records();
+        let unreported_losses = stats
+            .iter()
+            .flat_map(|queue| &queue.loss_records)
+            .chain(&unreported_losses)
+            .map(|loss| loss.count);
         let (by_sender, of_others) = self.unrouted.all();
         let mut senders: Vec<(String, u64)> =
             by_sender.iter().map(|(who, count)| (who.to_string(), *count)).collect();
@@ -99,7 +103,7 @@ impl Control {
         DaemonFacts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             config_crc32c: Some(self.config_crc32c),
-            clock_offset_ms: upstream_offset().and_then(|offset| offset.told_ms()),
+            clock_offset_ms: upstream_offset().and_then(|offset| offset.reported_ms()),
             link: self.link_facts(),
             budgets_used_up: used_up.map(|spent| spent.cause.name().to_owned()).collect(),
             budget_resets_in_secs: self.meter.resets_in_ms().div_ceil(1000),
@@ -111,7 +115,7 @@ impl Control {
                     name: queue.name.clone(),
                     messages: queue.stats.records,
                     oldest_secs: queue.stats.oldest_ms.map(|at| age_now_ms.saturating_sub(at) / 1000),
-                    room: match queue.stats.room {
+                    headroom: match queue.stats.headroom {
                         Headroom::Enough => "enough",
                         Headroom::Evicting => "evicting",
                         Headroom::Refusing => "refusing",
@@ -124,7 +128,7 @@ impl Control {
                 .filter(|(_, count)| *count > 0)
                 .map(|(cause, count)| (cause.to_owned(), count))
                 .collect(),
-            lost_not_told: not_told.sum(),
+            lost_unreported: unreported_losses.sum(),
             expired_secs_ago: self.queues.expired_ms_ago().map(|ago| ago / 1000),
             quarantined: quarantine.records,
             quarantine_evicted: quarantine.lost.evicted,
@@ -141,7 +145,7 @@ impl Control {
                 .map(|(name, of, stats)| {
                     let facts = journal_facts(name, of, stats);
                     // A full queue has a finding of its own; a full journal has not.
-                    let full = || (stats.room == Headroom::Refusing).then(|| JOURNAL_FULL.to_owned());
+                    let full = || (stats.headroom == Headroom::Refusing).then(|| JOURNAL_FULL.to_owned());
                     JournalFacts { failing: facts.failing.or_else(full), ..facts }
                 })
                 .chain(
@@ -163,7 +167,7 @@ impl Control {
                 })
                 .collect(),
             clients: clients.len(),
-            refusals: self.refusals().take(REFUSALS_TOLD_MAX).collect(),
+            refusals: self.refusals().take(REFUSALS_REPORTED_MAX).collect(),
         }
     }
 
@@ -188,11 +192,11 @@ impl Control {
     }
 
     fn deployment_facts(&self) -> DeploymentFacts {
-        let judgement = self.judgement.borrow().clone();
+        let acceptance = self.acceptance.borrow().clone();
         DeploymentFacts {
-            version: judgement.versions.map(|versions| versions.edge_agent),
-            problem: judgement.problem,
-            routes_refused: judgement.routes_refused,
+            version: acceptance.versions.map(|versions| versions.edge_agent),
+            problem: acceptance.problem,
+            routes_refused: acceptance.routes_refused,
         }
     }
 

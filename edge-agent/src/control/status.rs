@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use edge_buffer::{Gap, Headroom, Lost, Stats};
+use edge_buffer::{Headroom, LossRecord, Lost, Stats};
 use edge_core::deploy::desired::Desired;
 use edge_core::deploy::observed::{ContainerState, ObservedModule};
 use edge_core::deploy::report;
 use edge_hub::clients::Clients;
 use schemas::gateway_status::{
     BudgetStatus, ClientState, ClockOffset, CommandCounts, DeploymentState, GatewayStatus, IdentityConflict,
-    LossCounts, ModuleState, QuarantineState, QueueState, SpentBytes, UnroutedCounts, UntoldLoss,
+    LossCounts, ModuleState, QuarantineState, QueueState, SpentBytes, UnreportedLoss, UnroutedCounts,
     UpstreamStatus,
 };
 use schemas::names::{Identity, ModuleId};
@@ -21,7 +21,7 @@ use schemas::timestamp::rfc3339;
 use super::context::Control;
 use crate::clock::{now_ms, shown_ms, upstream_offset};
 use crate::config::Upstream;
-use crate::deployment::deployments::Judgement;
+use crate::deployment::deployments::Acceptance;
 use crate::deployment::status::ReconcilerStatus;
 use crate::messages::quarantine::entry::sender_of_tag;
 use crate::messages::queues::QueueStats;
@@ -31,29 +31,29 @@ use crate::upstream::status::LinkStatus;
 
 pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<GatewayStatus> {
     let reconciler = control.reconciler.borrow().clone();
-    let judgement = control.judgement.borrow().clone();
+    let acceptance = control.acceptance.borrow().clone();
     let stats = control.queues.stats();
     let commands = control.commands.counts();
     let set_aside = control.quarantine.stats();
-    let quarantine_gaps = control.quarantine.log().gaps();
+    let quarantine_losses = control.quarantine.log().loss_records();
     let all = || stats.iter().map(|queue| &queue.stats).chain([&set_aside]);
-    let not_told = stats.iter().flat_map(|queue| &queue.gaps).chain(&quarantine_gaps);
+    let unreported_losses = stats.iter().flat_map(|queue| &queue.loss_records).chain(&quarantine_losses);
     Json(GatewayStatus {
         device_id: control.gateway.to_string(),
         hostname: control.hostname.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         upstream: control.link.as_ref().map(|link| upstream(&control, &link.borrow())),
-        deployment: deployment(&control, judgement, &reconciler),
+        deployment: deployment(&control, acceptance, &reconciler),
         modules: modules(&control, &reconciler),
         clients: clients(&control.clients),
         commands: CommandCounts {
             waiting: commands.waiting as u64,
             running: commands.running as u64,
-            answers_not_told: commands.untold as u64,
+            answers_unreported: commands.unreported as u64,
         },
         lost_by_cause: losses(all().map(|stats| &stats.lost)),
-        lost_not_told: not_told.map(|gap| gap.count).sum(),
-        quarantine: quarantine(&set_aside, &quarantine_gaps, control.quarantine.replayed()),
+        lost_unreported: unreported_losses.map(|loss| loss.count).sum(),
+        quarantine: quarantine(&set_aside, &quarantine_losses, control.quarantine.replayed()),
         queues: stats.iter().map(queue).collect(),
         unrouted: unrouted(&control.unrouted),
         acknowledged_and_partly_refused: control.unrouted.partly(),
@@ -67,16 +67,16 @@ pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<GatewayS
     })
 }
 
-fn deployment(control: &Control, judgement: Judgement, reconciler: &ReconcilerStatus) -> DeploymentState {
+fn deployment(control: &Control, acceptance: Acceptance, reconciler: &ReconcilerStatus) -> DeploymentState {
     let latest = control.deployments.history().current();
     DeploymentState {
         number: latest.as_ref().map_or(0, |latest| latest.number),
         state: latest.as_ref().map_or("", |latest| latest.phase.name()).to_owned(),
         reason: latest.and_then(|latest| latest.phase.reason().map(str::to_owned)),
-        version: judgement.versions.map(|versions| versions.edge_agent),
-        problem: judgement.problem,
-        routes_refused: judgement.routes_refused,
-        warnings: judgement.warnings,
+        version: acceptance.versions.map(|versions| versions.edge_agent),
+        problem: acceptance.problem,
+        routes_refused: acceptance.routes_refused,
+        warnings: acceptance.warnings,
         settled: reconciler.is_settled,
         code: reconciler.outcome.code,
         description: reconciler.outcome.description.clone(),
@@ -117,7 +117,7 @@ fn queue(queue: &QueueStats) -> QueueState {
     QueueState {
         name: queue.name.clone(),
         priority: queue.priority,
-        room: match stats.room {
+        headroom: match stats.headroom {
             Headroom::Enough => "enough",
             Headroom::Evicting => "evicting",
             Headroom::Refusing => "refusing",
@@ -131,14 +131,14 @@ fn queue(queue: &QueueStats) -> QueueState {
         evicted: stats.evicted,
         refused: stats.refused,
         lost: losses([&stats.lost].into_iter()),
-        gaps: queue.gaps.iter().map(untold).collect(),
+        loss_records: queue.loss_records.iter().map(unreported).collect(),
         written_per_payload_byte: (stats.payload_bytes > 0)
             .then(|| stats.written_bytes as f64 / stats.payload_bytes as f64),
         damaged_segments_set_aside: stats.set_aside,
     }
 }
 
-fn quarantine(stats: &Stats, gaps: &[Gap], replayed: u64) -> QuarantineState {
+fn quarantine(stats: &Stats, loss_records: &[LossRecord], replayed: u64) -> QuarantineState {
     QuarantineState {
         messages: stats.records,
         bytes: stats.bytes,
@@ -147,7 +147,7 @@ fn quarantine(stats: &Stats, gaps: &[Gap], replayed: u64) -> QuarantineState {
         damaged: stats.lost.damaged,
         dropped: stats.lost.dropped,
         replayed,
-        gaps: gaps.iter().map(untold).collect(),
+        loss_records: loss_records.iter().map(unreported).collect(),
     }
 }
 
@@ -167,14 +167,14 @@ fn modules(control: &Control, reconciler: &ReconcilerStatus) -> BTreeMap<String,
     let desired = in_force.as_ref().map_or(&none, |deployment| &deployment.desired);
     let shown = |(id, state): (&ModuleId, report::ModuleState)| {
         let observed = reconciler.observed.modules.get(id);
-        let wanted = desired.modules.get(id).map(|module| &module.spec);
-        let image = observed.map(|observed| &observed.image).or(wanted.map(|spec| &spec.image));
+        let assigned = desired.modules.get(id).map(|module| &module.spec);
+        let image = observed.map(|observed| &observed.image).or(assigned.map(|spec| &spec.image));
         let shown = ModuleState {
             state: observed.map(state_text),
             status: state.status.name().to_owned(),
             reason: state.reason,
             next_try: state.next_try_ms.map(rfc3339),
-            desired_status: wanted.map(|spec| spec.status.as_str().to_owned()),
+            desired_status: assigned.map(|spec| spec.status.as_str().to_owned()),
             image: image.cloned(),
             started_at: observed.and_then(|observed| observed.started_at_ms).map(rfc3339),
             restarts: reconciler.restarts.count(id),
@@ -207,15 +207,15 @@ fn budget(meter: &Meter) -> BudgetStatus {
 }
 
 /// A loss that was not reported to central yet.
-fn untold(gap: &Gap) -> UntoldLoss {
-    UntoldLoss {
-        cause: gap.cause.name().to_owned(),
-        sender: sender_of_tag(&gap.tag).1.to_owned(),
-        first_sequence: gap.first,
-        last_sequence: gap.last,
-        count: gap.count,
-        from: rfc3339(shown_ms(gap.from_ms)),
-        until: rfc3339(shown_ms(gap.until_ms)),
+fn unreported(loss: &LossRecord) -> UnreportedLoss {
+    UnreportedLoss {
+        cause: loss.cause.name().to_owned(),
+        sender: sender_of_tag(&loss.tag).1.to_owned(),
+        first_sequence: loss.first,
+        last_sequence: loss.last,
+        count: loss.count,
+        from: rfc3339(shown_ms(loss.from_ms)),
+        until: rfc3339(shown_ms(loss.until_ms)),
     }
 }
 

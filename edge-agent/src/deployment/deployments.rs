@@ -70,7 +70,7 @@ pub struct Versions {
 
 /// Whether the wanted deployment could be taken.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Judgement {
+pub struct Acceptance {
     /// The desired versions that were checked; `None` before there were any.
     pub versions: Option<Versions>,
     /// Why it is not in force.
@@ -96,7 +96,7 @@ pub struct Deployments {
     routing: watch::Sender<Arc<Routing>>,
     rules: watch::Sender<Arc<Rules>>,
     takes_free: Arc<AtomicBool>,
-    judgement: watch::Sender<Judgement>,
+    acceptance: watch::Sender<Acceptance>,
     policy: HostPolicy,
     /// For manifests that say nothing.
     on_failure: FailurePolicy,
@@ -126,7 +126,7 @@ pub struct Outputs {
     pub rules: watch::Receiver<Arc<Rules>>,
     /// For the MQTT server: whether a route takes messages on free topics.
     pub takes_free: Arc<AtomicBool>,
-    pub judgement: watch::Receiver<Judgement>,
+    pub acceptance: watch::Receiver<Acceptance>,
 }
 
 impl Deployments {
@@ -143,10 +143,10 @@ impl Deployments {
         removal: &Removal,
         policy: impl Into<DeployPolicy>,
     ) -> Result<(Self, Outputs), StateError> {
-        let (reconciler, deployer_out) = watch::channel(None);
+        let (reconciler, reconciler_out) = watch::channel(None);
         let (routing, routing_out) = watch::channel(Arc::default());
         let (rules, rules_out) = watch::channel(Arc::default());
-        let (judgement, judgement_out) = watch::channel(Judgement::default());
+        let (acceptance, acceptance_out) = watch::channel(Acceptance::default());
         let policy: DeployPolicy = policy.into();
         let history = History::load(state.clone());
         let of_earlier: Option<Sections> =
@@ -166,7 +166,7 @@ impl Deployments {
             routing,
             rules,
             takes_free: Arc::default(),
-            judgement,
+            acceptance,
             policy: policy.host,
             on_failure: policy.on_failure,
             must_renew: AtomicBool::new(false),
@@ -181,11 +181,11 @@ impl Deployments {
         }
         deployments.consider(removal, None);
         let outputs = Outputs {
-            reconciler: deployer_out,
+            reconciler: reconciler_out,
             routing: routing_out,
             rules: rules_out,
             takes_free: deployments.takes_free.clone(),
-            judgement: judgement_out,
+            acceptance: acceptance_out,
         };
         Ok((deployments, outputs))
     }
@@ -220,21 +220,21 @@ impl Deployments {
     /// Inspects the desired twins and puts them in force if they are good; notes the modules that leave. `source` is who gives
     /// them on this gateway; such a one tries a deployment again that failed. Blocking: opens queues.
     fn consider(&self, removal: &Removal, source: Option<&str>) {
-        let wanted = Sections {
+        let sections = Sections {
             edge_agent: self.twins.get(&self.identity(ModuleId::edge_agent())).desired,
             edge_hub: self.twins.get(&self.identity(ModuleId::edge_hub())).desired,
             kept_routes: BTreeMap::new(),
         };
-        if wanted.edge_agent.properties.is_empty() {
+        if sections.edge_agent.properties.is_empty() {
             return;
         }
-        let version = wanted.edge_agent.version;
-        let versions = Versions { edge_agent: version, edge_hub: wanted.edge_hub.version };
+        let version = sections.edge_agent.version;
+        let versions = Versions { edge_agent: version, edge_hub: sections.edge_hub.version };
         let wants_the_same =
-            self.in_force().as_ref().is_some_and(|in_force| in_force.sections.wants_the_same(&wanted));
+            self.in_force().as_ref().is_some_and(|in_force| in_force.sections.wants_the_same(&sections));
         let warned = self.in_force().as_ref().map(|in_force| in_force.warnings.clone()).unwrap_or_default();
         let is_renewed = self.must_renew.swap(false, Ordering::Relaxed);
-        let rolled_back = if source.is_some() { None } else { self.rolled_back(&wanted) };
+        let rolled_back = if source.is_some() { None } else { self.rolled_back(&sections) };
         let (was_desired, was_manifest) = self.compared();
         let is_in_force = (wants_the_same && !is_renewed) || rolled_back.is_some();
         let problem = match rolled_back.clone() {
@@ -249,7 +249,7 @@ impl Deployments {
             }
             None if is_in_force => self.in_force().as_ref().and_then(|in_force| in_force.withheld.clone()),
             None => {
-                self.put_in_force(wanted, removal, Start::New).err().map(|error| chain(&error).to_string())
+                self.put_in_force(sections, removal, Start::New).err().map(|error| chain(&error).to_string())
             }
         };
         let (routes_refused, warnings) = match self.in_force().as_ref() {
@@ -275,7 +275,7 @@ impl Deployments {
             let applying = Phase::Applying { since_ms: now_ms() };
             self.record(source.unwrap_or(CENTRAL), &was_desired, &was_manifest, applying);
         }
-        self.judgement.send_replace(Judgement {
+        self.acceptance.send_replace(Acceptance {
             versions: Some(versions),
             problem,
             is_rolled_back: rolled_back.is_some(),
@@ -301,7 +301,7 @@ impl Deployments {
             tracing::warn!(%module, "module was removed from the manifest and added again while central was away; it is another one now");
         }
         removal.note(replaced.iter().map(|module| self.identity(module.clone())));
-        self.removals.modules().told(generations);
+        self.removals.modules().take(generations);
         removal.finish().await?;
         if !replaced.is_empty() {
             self.must_renew.store(true, Ordering::Relaxed);
@@ -313,11 +313,11 @@ impl Deployments {
 
     /// The modules that are in force, or wanted: what is kept of any other was left behind.
     pub fn modules(&self) -> BTreeSet<ModuleId> {
-        let wanted = self.twins.get(&self.identity(ModuleId::edge_agent())).desired.properties;
-        let wanted = wanted.get("modules").and_then(Value::as_object);
-        let wanted =
-            wanted.into_iter().flat_map(|modules| modules.keys()).filter_map(|name| name.parse().ok());
-        self.rules.borrow().modules.iter().cloned().chain(wanted).collect()
+        let sections = self.twins.get(&self.identity(ModuleId::edge_agent())).desired.properties;
+        let sections = sections.get("modules").and_then(Value::as_object);
+        let sections =
+            sections.into_iter().flat_map(|modules| modules.keys()).filter_map(|name| name.parse().ok());
+        self.rules.borrow().modules.iter().cloned().chain(sections).collect()
     }
 
     fn in_force(&self) -> MutexGuard<'_, Option<InForce>> {
@@ -446,7 +446,7 @@ impl Deployments {
         }
         let taken_up = self.with_removal(move |this, removal| this.consider(removal, Some(&source))).await;
         taken_up.map_err(|error| ApplyError::Failed(chain(&error).to_string()))?;
-        if let Some(problem) = self.judgement.borrow().problem.clone() {
+        if let Some(problem) = self.acceptance.borrow().problem.clone() {
             return Err(ApplyError::Failed(problem));
         }
         let modules = self.rules.borrow().modules.clone();

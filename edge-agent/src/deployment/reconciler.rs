@@ -53,9 +53,9 @@ use crate::deployment::status::{Deployment, Outcome, ReconcilerStatus};
 use crate::deployment::workload::Workload;
 
 /// A lost event costs this much delay at the most.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const PASS_EVERY: Duration = Duration::from_secs(60);
 /// An engine that takes longer to tell what runs is stuck.
-const LOOK_WITHIN: Duration = Duration::from_secs(30);
+const OBSERVE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long somebody waits for a plan.
 const PLAN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -97,7 +97,7 @@ struct Memory {
     askers: BTreeMap<ModuleId, Vec<oneshot::Sender<Result<(), RestartError>>>>,
     /// See [`ReconcilerStatus::engine_since_ms`].
     engine_since_ms: Arc<AtomicU64>,
-    looked_at_ms: u64,
+    observed_at_ms: u64,
 }
 
 /// What a look found to be done.
@@ -112,7 +112,7 @@ struct Due {
 /// What to do after a look.
 enum Next {
     /// Look again at once.
-    Look,
+    Pass,
     /// Wait for something to happen, or for this time (milliseconds since the Unix epoch).
     Sleep(Option<u64>),
 }
@@ -168,12 +168,12 @@ impl Reconciler {
             requests: Vec::new(),
             askers: BTreeMap::new(),
             engine_since_ms,
-            looked_at_ms: 0,
+            observed_at_ms: 0,
         };
         let requests = self.requests.clone();
         let mut requests = requests.lock().await;
         let mut away = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        let mut look_at = Instant::now();
+        let mut pass_at = Instant::now();
         loop {
             if let Some(latest) = self.deployments.borrow_and_update().clone()
                 && latest != memory.deployment
@@ -183,12 +183,12 @@ impl Reconciler {
                 memory.refused.clear();
                 memory.pulls.deployed(&latest);
                 memory.deployment = latest;
-                look_at = Instant::now();
+                pass_at = Instant::now();
             }
-            if look_at <= Instant::now() {
-                look_at = Instant::now() + self.look(&mut memory, &mut away, stop).await;
+            if pass_at <= Instant::now() {
+                pass_at = Instant::now() + self.run_pass(&mut memory, &mut away, stop).await;
             }
-            let must_look = tokio::select! {
+            let is_pass_due = tokio::select! {
                 () = happened.notified() => true,
                 changed = self.deployments.changed() => match changed {
                     Ok(()) => true,
@@ -205,25 +205,25 @@ impl Reconciler {
                     memory.requests.push(request);
                     true
                 }
-                () = tokio::time::sleep_until(look_at) => true,
+                () = tokio::time::sleep_until(pass_at) => true,
                 () = stop.cancelled() => return,
             };
-            if must_look {
-                look_at = Instant::now();
+            if is_pass_due {
+                pass_at = Instant::now();
             }
         }
     }
 
     /// Observes Docker, begins the steps that are due, and returns how long to wait if no event comes.
-    async fn look(&self, memory: &mut Memory, away: &mut Backoff, stop: &CancellationToken) -> Duration {
+    async fn run_pass(&self, memory: &mut Memory, away: &mut Backoff, stop: &CancellationToken) -> Duration {
         match self.pass(memory, stop).await {
             Ok(next) => {
                 away.succeeded();
                 match next {
-                    Next::Look => Duration::ZERO,
-                    Next::Sleep(None) => LOOK_EVERY,
+                    Next::Pass => Duration::ZERO,
+                    Next::Sleep(None) => PASS_EVERY,
                     Next::Sleep(Some(at_ms)) => {
-                        Duration::from_millis(at_ms.saturating_sub(now_ms())).min(LOOK_EVERY)
+                        Duration::from_millis(at_ms.saturating_sub(now_ms())).min(PASS_EVERY)
                     }
                 }
             }
@@ -245,16 +245,17 @@ impl Reconciler {
     async fn pass(&self, memory: &mut Memory, stop: &CancellationToken) -> Result<Next, DockerError> {
         memory.due = None;
         // Before the request to the engine: its answer may be out of date by the time of the answer.
-        memory.looked_at_ms = now_ms();
+        memory.observed_at_ms = now_ms();
         let deployment = memory.deployment.clone();
         let desired = &deployment.desired;
-        let looked = tokio::time::timeout(LOOK_WITHIN, async {
+        let observing = tokio::time::timeout(OBSERVE_TIMEOUT, async {
             let docker = self.engine.client().await?;
             let observed = observe(&docker, &self.context).await?;
             Ok::<_, DockerError>((docker, observed))
         });
-        let looked = looked.await.map_err(|_| DockerError::Silent { seconds: LOOK_WITHIN.as_secs() });
-        let (docker, observed) = looked??;
+        let observing =
+            observing.await.map_err(|_| DockerError::Silent { seconds: OBSERVE_TIMEOUT.as_secs() });
+        let (docker, observed) = observing??;
         // A module may run already: it must be served before anything else is done.
         let mut unserved = BTreeMap::new();
         for module in observed.modules.keys().chain(desired.modules.keys()) {
@@ -263,7 +264,7 @@ impl Reconciler {
                 unserved.insert(module.clone(), Failure::from(&DockerError::Host { doing, why }));
             }
         }
-        memory.restarts.handle(now_ms(), Event::Looked(desired, &observed));
+        memory.restarts.handle(now_ms(), Event::Observed(desired, &observed));
         let planned = plan(desired, &observed, &memory.restarts, now_ms());
         memory.forget_solved(&planned);
         let Fetch { is_fetching, mut failed } = memory.pulls.fetch(&docker, &planned, &deployment).await?;
@@ -272,8 +273,8 @@ impl Reconciler {
         for (module, problem) in &failed {
             memory.failed(module, problem.clone());
         }
-        let asked = memory.asked_restarts(&observed);
-        self.tell(memory, observed, &planned, is_fetching);
+        let requested = memory.requested_restarts(&observed);
+        self.report(memory, observed, &planned, is_fetching);
 
         let has_failed = !failed.is_empty();
         let failed = failed.into_keys().collect();
@@ -287,15 +288,15 @@ impl Reconciler {
             deployment,
             network: memory.network.clone(),
         });
-        for batch in asked {
+        for batch in requested {
             memory.steps.begin(executor.clone(), batch, stop.clone());
         }
         memory.due = Some(Due { planned, executor, failed, is_fetching });
         memory.begin(stop);
-        Ok(if has_failed { Next::Look } else { Next::Sleep(due_ms) })
+        Ok(if has_failed { Next::Pass } else { Next::Sleep(due_ms) })
     }
 
-    fn tell(&self, memory: &Memory, observed: Observed, planned: &Plan, is_fetching: bool) {
+    fn report(&self, memory: &Memory, observed: Observed, planned: &Plan, is_fetching: bool) {
         let is_well = |reason: &Reason| matches!(reason, Reason::Ended { code: 0 });
         let is_still = planned.is_empty() && memory.steps.running().is_empty();
         let is_settled = is_still && planned.waiting.iter().all(|waiting| is_well(&waiting.reason));
@@ -337,8 +338,8 @@ impl Reconciler {
             refused: memory.refused.clone(),
             is_busy: is_fetching || !memory.steps.running().is_empty() || !planned.is_empty(),
             engine_since_ms: memory.engine_since_ms.load(Ordering::Relaxed),
-            looked_at_ms: memory.looked_at_ms,
-            pulling: memory.pulls.under_way(),
+            observed_at_ms: memory.observed_at_ms,
+            pulling: memory.pulls.in_progress(),
             unseen: None,
         });
     }
@@ -346,12 +347,12 @@ impl Reconciler {
 
 impl Memory {
     /// The restarts that were asked for and can begin; those of modules whose steps are being done wait for their end.
-    fn asked_restarts(&mut self, observed: &Observed) -> Vec<Batch> {
+    fn requested_restarts(&mut self, observed: &Observed) -> Vec<Batch> {
         let mut batches: Vec<Batch> = Vec::new();
         for request in std::mem::take(&mut self.requests) {
             let module = &request.module;
-            let wanted = self.deployment.desired.modules.get(module).map(|wanted| wanted.spec.status);
-            let refusal = match (wanted, observed.modules.get(module)) {
+            let target = self.deployment.desired.modules.get(module).map(|target| target.spec.status);
+            let refusal = match (target, observed.modules.get(module)) {
                 (None, _) => RestartError::NotInManifest { module: module.clone() },
                 (Some(DesiredStatus::Running), Some(_)) if self.steps.running().contains_key(module) => {
                     self.requests.push(request);
@@ -410,7 +411,7 @@ impl Memory {
                 asker.send(failure.map_or(Ok(()), |failure| Err(RestartError::Failed { why: failure.why })));
         }
         // One that was asked for while the steps were being done can begin.
-        let is_asked = self.requests.iter().any(|request| request.module == ended.module);
+        let is_requested = self.requests.iter().any(|request| request.module == ended.module);
         if let Some(due) = &mut self.due {
             // A look in the middle of what stops or replaces a container has planned for what is not there any more.
             if ended.failure.is_none() && ended.kind == BatchKind::Prepare {
@@ -424,7 +425,7 @@ impl Memory {
                 self.failed(&ended.module, problem);
                 true
             }
-            None => !self.begin(stop) || is_asked,
+            None => !self.begin(stop) || is_requested,
         }
     }
 

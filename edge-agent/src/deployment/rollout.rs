@@ -99,8 +99,8 @@ impl Rollout {
             return LONGEST_WAIT;
         };
         let version = record.sections.edge_agent.version;
-        let is_looked_at = status.version == Some(version) && status.looked_at_ms >= record.at_ms;
-        if deployment.version != version || !is_looked_at {
+        let is_observed = status.version == Some(version) && status.observed_at_ms >= record.at_ms;
+        if deployment.version != version || !is_observed {
             return ASK_EVERY;
         }
         let verdict = self.evaluate(&record, &deployment, &status, memory);

@@ -49,7 +49,7 @@ pub struct ReconcilerStatus {
     /// Since when the engine's events have been followed without a break, in milliseconds since the Unix epoch; 0 while they are not.
     pub engine_since_ms: u64,
     /// When the containers were looked at, in milliseconds since the Unix epoch.
-    pub looked_at_ms: u64,
+    pub observed_at_ms: u64,
     /// Images that are being pulled.
     pub pulling: BTreeSet<String>,
     /// Why the containers cannot be looked at now.
@@ -84,7 +84,7 @@ impl Default for ReconcilerStatus {
             refused: BTreeSet::new(),
             is_busy: false,
             engine_since_ms: 0,
-            looked_at_ms: 0,
+            observed_at_ms: 0,
             pulling: BTreeSet::new(),
             unseen: None,
         }

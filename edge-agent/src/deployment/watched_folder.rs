@@ -35,13 +35,13 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<()> {
     let changed = Arc::new(Notify::new());
-    let told = changed.clone();
+    let notified = changed.clone();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
         Ok(event) if event.kind.is_access() => {}
-        Ok(_) => told.notify_one(),
+        Ok(_) => notified.notify_one(),
         Err(error) => {
             tracing::warn!(error = %chain(&error), "the folder of manifests could not be watched for a moment");
-            told.notify_one();
+            notified.notify_one();
         }
     })?;
     watcher

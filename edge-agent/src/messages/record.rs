@@ -79,15 +79,15 @@ pub fn plain(record: &Bytes) -> Bytes {
 
 /// A record that says which entry of a quarantine it was put back from. Without an epoch it is as older versions wrote it.
 pub fn put_back(origin: &Origin, record: &[u8]) -> Bytes {
-    let mut marked = BytesMut::with_capacity(ORIGIN_BYTES + record.len());
-    marked.put_u8(if origin.epoch.is_some() { PUT_BACK } else { PUT_BACK_NO_EPOCH });
-    marked.put_slice(origin.quarantine.as_bytes());
+    let mut with_origin = BytesMut::with_capacity(ORIGIN_BYTES + record.len());
+    with_origin.put_u8(if origin.epoch.is_some() { PUT_BACK } else { PUT_BACK_NO_EPOCH });
+    with_origin.put_slice(origin.quarantine.as_bytes());
     if let Some(epoch) = origin.epoch {
-        marked.put_u64_le(epoch.number());
+        with_origin.put_u64_le(epoch.number());
     }
-    marked.put_u64_le(origin.number);
-    marked.put_slice(record);
-    marked.freeze()
+    with_origin.put_u64_le(origin.number);
+    with_origin.put_slice(record);
+    with_origin.freeze()
 }
 
 /// The generation key as written in a topic.
@@ -175,11 +175,11 @@ mod tests {
         let quarantine = Uuid::from_u128(7);
         for epoch in [None, Some(Epoch::from_number(u64::MAX - 1))] {
             let origin = Origin { quarantine, epoch, number: 300 };
-            let marked = put_back(&origin, &record);
-            assert_eq!(put_back_from(&marked), Some(origin));
-            assert_eq!((decode(&marked), sender(&marked)), (decode(&record), Some("d".to_owned())));
-            assert_eq!((plain(&marked), plain(&record)), (record.clone(), record.clone()));
-            assert_eq!(decode(&marked.slice(..20)), None);
+            let with_origin = put_back(&origin, &record);
+            assert_eq!(put_back_from(&with_origin), Some(origin));
+            assert_eq!((decode(&with_origin), sender(&with_origin)), (decode(&record), Some("d".to_owned())));
+            assert_eq!((plain(&with_origin), plain(&record)), (record.clone(), record.clone()));
+            assert_eq!(decode(&with_origin.slice(..20)), None);
         }
     }
 }

@@ -190,7 +190,7 @@ impl Router {
         }
         if appends.len() > 1 {
             // Each queue has a file of its own: they reach the disk side by side.
-            appends.iter_mut().for_each(Append::hand_over);
+            appends.iter_mut().for_each(Append::detach);
         }
         let unrouted = self.unrouted.clone();
         Box::pin(async move { outcome(join_all(appends).await, &unrouted) })
@@ -387,12 +387,15 @@ mod tests {
         assert_eq!(of("upstream").stats.records, 20);
         assert!(input.stats.records > 0 && input.stats.refused > 0, "{:?}", input.stats);
         assert_eq!(input.stats.records + input.stats.refused, 20, "the first ones are kept");
-        assert_eq!((&*input.gaps[0].tag, input.gaps[0].count), ("press-1", input.stats.refused));
+        assert_eq!(
+            (&*input.loss_records[0].tag, input.loss_records[0].count),
+            ("press-1", input.stats.refused)
+        );
         assert_eq!(router.unrouted.partly(), input.stats.refused);
     }
 
     #[tokio::test]
-    async fn a_message_that_no_queue_took_is_refused_and_so_its_sender_is_told() {
+    async fn a_message_that_no_queue_took_is_refused_and_its_sender_learns_it() {
         let dir = tempfile::tempdir().unwrap();
         let routes = [("up", text("FROM /messages/* INTO $upstream", WhenFull::Refuse))];
         let router = router_with(dir.path(), &routes, limited("upstream.refuse")).await;
@@ -413,7 +416,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_waits_for_a_module_that_no_route_leads_to_is_told_as_dropped_before_its_files_go() {
+    async fn what_waits_for_a_module_that_no_route_leads_to_is_reported_as_dropped_before_its_files_go() {
         let dir = tempfile::tempdir().unwrap();
         let routes = [("in", "FROM /messages/* INTO BrokeredEndpoint('/modules/m.1/inputs/i')")];
         let router = router(dir.path(), &routes).await;
@@ -435,13 +438,13 @@ mod tests {
         let queues = open();
         let all = queues.all();
         let (name, queue) = all.iter().find(|(name, _)| name.starts_with("inputs")).unwrap();
-        let gaps = queue.log.gaps_to_tell().await.unwrap();
-        let [gap] = &gaps[..] else { panic!("{gaps:?}") };
+        let loss_records = queue.log.losses_to_report().await.unwrap();
+        let [loss] = &loss_records[..] else { panic!("{loss_records:?}") };
         assert_eq!(
-            (name.as_str(), gap.cause.name(), &*gap.tag, gap.count),
+            (name.as_str(), loss.cause.name(), &*loss.tag, loss.count),
             ("inputs/m.1", "dropped", "press-1", 5)
         );
-        queue.log.gaps_told(gap.number);
+        queue.log.losses_reported(loss.number);
         queues.close().await;
         assert_eq!(std::fs::read_dir(dir.path().join("buffer/inputs")).unwrap().count(), 0);
     }

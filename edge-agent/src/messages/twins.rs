@@ -134,7 +134,7 @@ impl Twins {
             twin::patch(&mut entry.twin.reported, patch)?;
             (entry.twin.reported.version, self.save(identity, entry))
         };
-        self.mark_unsent(identity);
+        self.send_again(identity);
         saved.durable().await?;
         Ok(version)
     }
@@ -151,7 +151,7 @@ impl Twins {
             entry.twin.reported.version += 1;
             self.save(identity, entry).later();
         }
-        self.mark_unsent(identity);
+        self.send_again(identity);
     }
 
     /// Takes central's desired section. Gives the change when there is one; `Saved` ends when it is on disk. `is_here` is
@@ -206,7 +206,7 @@ impl Twins {
     }
 
     /// Marks a reported section as not sent.
-    pub fn mark_unsent(&self, identity: &Identity) {
+    pub fn send_again(&self, identity: &Identity) {
         self.unsent().insert(identity.clone());
         self.reported.notify_one();
     }

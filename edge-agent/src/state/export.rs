@@ -32,8 +32,8 @@ pub(super) fn write(dir: &Path, values: &Values, position: &Position) -> io::Res
     let [new, current, old] = paths(dir);
     let mut file = BufWriter::new(File::create(&new)?);
     let mut put = |line: String| writeln!(file, "{:08x} {line}", crc32c::crc32c(line.as_bytes()));
-    for ((room, key), value) in values {
-        put(line::write(*room, key, Some(value)))?;
+    for ((namespace, key), value) in values {
+        put(line::write(*namespace, key, Some(value)))?;
     }
     let epochs = position.epochs_text();
     put(format!("end {} {} {}{epochs}", position.journal, position.sequence, values.len()))?;
@@ -75,8 +75,8 @@ fn parse(bytes: &[u8]) -> Option<Export> {
         let line = lines.next()??;
         let Some(end) = line.strip_prefix("end ") else {
             // Of a namespace that this version does not know.
-            let Some(Change { room, key, value }) = line::parse(line) else { continue };
-            values.insert((room, key), value?);
+            let Some(Change { namespace, key, value }) = line::parse(line) else { continue };
+            values.insert((namespace, key), value?);
             continue;
         };
         let mut words = end.split(' ');
@@ -95,7 +95,7 @@ mod tests {
     use uuid::Uuid;
 
     #[test]
-    fn an_export_reads_back_and_a_damaged_one_gives_way_to_the_one_before() {
+    fn an_export_reads_back_and_a_damaged_one_is_replaced_by_the_one_before() {
         let dir = tempfile::tempdir().unwrap();
         let position = |sequence| Position {
             journal: Uuid::from_u128(7),

@@ -20,7 +20,7 @@ const FURTHER: u8 = b'+';
 const LAST: u8 = b')';
 const PART_BYTES: usize = RECORD_BYTES_MAX as usize / 2;
 /// Bytes handed to the log before its answers are waited for: half of what it holds in memory.
-const HANDED_IN_MAX: usize = 4 << 20;
+const SUBMITTED_MAX: usize = 4 << 20;
 
 pub(super) struct Journal {
     log: Log,
@@ -57,15 +57,15 @@ impl Journal {
             }
         };
         for (at, change) in changes.iter().enumerate() {
-            let line = line::write(change.room, &change.key, change.value.as_deref());
+            let line = line::write(change.namespace, &change.key, change.value.as_deref());
             let parts = line.as_bytes().chunks(PART_BYTES);
             let last = parts.len() - 1;
             for (number, part) in parts.enumerate() {
-                if bytes + part.len() > HANDED_IN_MAX {
+                if bytes + part.len() > SUBMITTED_MAX {
                     settle(&mut waiting, &mut answers);
                     bytes = 0;
                 }
-                let mark = match number {
+                let kind = match number {
                     0 if last == 0 => WHOLE,
                     0 => FIRST,
                     _ if number == last => LAST,
@@ -74,7 +74,7 @@ impl Journal {
                 bytes += part.len();
                 waiting.push((
                     at,
-                    self.log.append_awaited(Bytes::from([&[mark], part].concat()), now_ms(), None),
+                    self.log.append_awaited(Bytes::from([&[kind], part].concat()), now_ms(), None),
                 ));
             }
         }
@@ -83,8 +83,8 @@ impl Journal {
     }
 
     /// Checks whether somebody removed its files; how many records were found missing since it was opened.
-    pub(super) fn look_after_files(&self) -> u64 {
-        self.log.look_after_files();
+    pub(super) fn check_files(&self) -> u64 {
+        self.log.check_files();
         self.log.stats().damaged
     }
 
@@ -129,16 +129,16 @@ impl Journal {
         let (mut line, mut expected, mut is_broken) = (Vec::new(), 0, false);
         for record in self.log.records() {
             let record = record?;
-            let Some((mark, part)) = record.payload.split_first() else { continue };
+            let Some((kind, part)) = record.payload.split_first() else { continue };
             // A change of which a part is damaged, or was never written, must not be mixed with another.
-            let begins = matches!(*mark, WHOLE | FIRST);
+            let begins = matches!(*kind, WHOLE | FIRST);
             if begins || record.sequence != expected {
                 line.clear();
                 is_broken = !begins;
             }
             expected = record.sequence + 1;
             line.extend_from_slice(part);
-            if is_broken || !matches!(*mark, WHOLE | LAST) {
+            if is_broken || !matches!(*kind, WHOLE | LAST) {
                 continue;
             }
             let text = String::from_utf8(std::mem::take(&mut line)).unwrap_or_default();
@@ -147,11 +147,11 @@ impl Journal {
                 continue;
             }
             match line::parse(&text) {
-                Some(Change { room, key, value: Some(value) }) => {
-                    values.insert((room, key), value);
+                Some(Change { namespace, key, value: Some(value) }) => {
+                    values.insert((namespace, key), value);
                 }
-                Some(Change { room, key, value: None }) => {
-                    values.remove(&(room, key));
+                Some(Change { namespace, key, value: None }) => {
+                    values.remove(&(namespace, key));
                 }
                 None => tracing::error!(
                     sequence = record.sequence,

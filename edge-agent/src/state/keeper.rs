@@ -25,7 +25,7 @@ const IDLE: Duration = Duration::from_secs(3600);
 /// Changes that are remembered for sled before the minute is over.
 const CHANGED_BYTES_MAX: usize = 1 << 20;
 /// How often the files are looked after.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How much may be in the journal that is in no export.
 const EXPORT_BYTES: u64 = 4 << 20;
 
@@ -43,7 +43,7 @@ pub(super) struct Keeper {
     has_export: bool,
     /// It began empty where there had been a state.
     has_begun_anew: bool,
-    looked_at: Instant,
+    checked_at: Instant,
     /// Records of the journal that were found missing.
     damaged: u64,
     /// Files were removed, and are not all made again.
@@ -76,7 +76,7 @@ impl Keeper {
             }
             found => found?,
         };
-        let damaged = journal.look_after_files();
+        let damaged = journal.check_files();
         let unreadable =
             |source: edge_buffer::ReadError| failed("reading its journal")(std::io::Error::other(source));
         journal.apply_to(&mut values, position.as_ref()).map_err(unreadable)?;
@@ -91,7 +91,7 @@ impl Keeper {
             exported_at_bytes: 0,
             has_export: false,
             has_begun_anew,
-            looked_at: Instant::now(),
+            checked_at: Instant::now(),
             damaged,
             must_remake: false,
         };
@@ -106,18 +106,18 @@ impl Keeper {
     }
 
     /// How long until the files should be looked after.
-    pub(super) fn look_due(&self) -> Duration {
-        LOOK_EVERY.saturating_sub(self.looked_at.elapsed())
+    pub(super) fn check_due(&self) -> Duration {
+        CHECK_EVERY.saturating_sub(self.checked_at.elapsed())
     }
 
     /// Maintains the files when it is time: what somebody removed is made again from the database, which is open. True when
     /// that was done.
-    pub(super) fn look_when_due(&mut self) -> bool {
-        if !self.look_due().is_zero() {
+    pub(super) fn check_when_due(&mut self) -> bool {
+        if !self.check_due().is_zero() {
             return false;
         }
-        self.looked_at = Instant::now();
-        let damaged = self.journal.look_after_files();
+        self.checked_at = Instant::now();
+        let damaged = self.journal.check_files();
         let is_journal_cut = damaged > std::mem::replace(&mut self.damaged, damaged);
         let is_export_gone = self.has_export && !export::is_there(&self.dir);
         let is_database_gone = self.store.as_ref().is_some_and(|store| !store.is_at(&sled_in(&self.dir)));
@@ -219,7 +219,7 @@ impl Keeper {
         }
         for (change, _) in changes.into_iter().zip(&answers).filter(|(_, answer)| answer.is_ok()) {
             self.changed_bytes += change.value.as_ref().map_or(0, Vec::len);
-            self.changed.insert((change.room, change.key), change.value);
+            self.changed.insert((change.namespace, change.key), change.value);
             self.changed_since.get_or_insert_with(Instant::now);
         }
         answers

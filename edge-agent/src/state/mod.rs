@@ -85,7 +85,8 @@ impl State {
             let _first = removed.set(RemovedState::BeforeStart);
         }
         let noticed = removed.clone();
-        let loaded = Arc::new(values.into_iter().map(|((room, key), value)| (room, key, value)).collect());
+        let loaded =
+            Arc::new(values.into_iter().map(|((namespace, key), value)| (namespace, key, value)).collect());
         let journal = keeper.log();
         let (writes, incoming) = sync_channel::<Write>(WAITING_MAX);
         let (ending, ended) = tokio::sync::watch::channel(());
@@ -93,7 +94,7 @@ impl State {
             .name(tasks::STATE_THREAD.into())
             .spawn(move || {
                 loop {
-                    match incoming.recv_timeout(keeper.checkpoint_due().min(keeper.look_due())) {
+                    match incoming.recv_timeout(keeper.checkpoint_due().min(keeper.check_due())) {
                         Ok(first) => {
                             tasks::essential_turn(tasks::STATE_THREAD);
                             // One sync for all that arrived while the last one ran.
@@ -110,7 +111,7 @@ impl State {
                         Err(RecvTimeoutError::Disconnected) => break,
                     }
                     keeper.checkpoint_when_due();
-                    if keeper.look_when_due() {
+                    if keeper.check_when_due() {
                         let _first = noticed.set(RemovedState::WhileRunning);
                     }
                 }
@@ -127,11 +128,11 @@ impl State {
 
     /// What a namespace held when the state was opened, by key. A value that cannot be read is left where it is, reported by an ERROR
     /// in the log, and left out: it must stop neither the start nor what does not depend on it.
-    pub fn load<T: DeserializeOwned>(&self, room: Namespace) -> Vec<(String, T)> {
-        let values = self.loaded.iter().filter(|(of, _, _)| *of == room);
+    pub fn load<T: DeserializeOwned>(&self, namespace: Namespace) -> Vec<(String, T)> {
+        let values = self.loaded.iter().filter(|(of, _, _)| *of == namespace);
         values
             .filter_map(|(_, key, value)| {
-                Some((key.clone(), readable(room, key, serde_json::from_slice(value))?))
+                Some((key.clone(), readable(namespace, key, serde_json::from_slice(value))?))
             })
             .collect()
     }
@@ -147,15 +148,15 @@ impl State {
     }
 
     /// Saves a value. The order of writes is fixed before this returns; the future ends when it is on disk.
-    pub fn put<T: Serialize>(&self, room: Namespace, key: &str, value: &T) -> Saved {
+    pub fn put<T: Serialize>(&self, namespace: Namespace, key: &str, value: &T) -> Saved {
         match schemas::json::to_stored(value) {
-            Ok(value) => self.write(room, key, Some(value)),
+            Ok(value) => self.write(namespace, key, Some(value)),
             Err(error) => Saved(Err(StateError::NotSaved(chain(&error).to_string()))),
         }
     }
 
-    pub fn remove(&self, room: Namespace, key: &str) -> Saved {
-        self.write(room, key, None)
+    pub fn remove(&self, namespace: Namespace, key: &str) -> Saved {
+        self.write(namespace, key, None)
     }
 
     /// Forgets values; ends when that is on disk. However many, few of them wait for the disk at one time.
@@ -164,7 +165,7 @@ impl State {
     /// [`StateError::NotSaved`] when one did not get there; others may have.
     pub async fn remove_all(
         &self,
-        room: Namespace,
+        namespace: Namespace,
         keys: impl IntoIterator<Item = String>,
     ) -> Result<(), StateError> {
         let mut waiting = VecDeque::new();
@@ -174,7 +175,7 @@ impl State {
             {
                 Saved::durable(first).await?;
             }
-            waiting.push_back(self.remove(room, &key));
+            waiting.push_back(self.remove(namespace, &key));
         }
         for saved in waiting {
             saved.durable().await?;
@@ -182,9 +183,9 @@ impl State {
         Ok(())
     }
 
-    fn write(&self, room: Namespace, key: &str, value: Option<Vec<u8>>) -> Saved {
+    fn write(&self, namespace: Namespace, key: &str, value: Option<Vec<u8>>) -> Saved {
         let (saved, answer) = oneshot::channel();
-        let change = Change { room, key: key.to_owned(), value };
+        let change = Change { namespace, key: key.to_owned(), value };
         match self.writes.try_send(Write { change, saved }) {
             Ok(()) => Saved(Ok(answer)),
             Err(TrySendError::Full(_)) => {
@@ -211,13 +212,17 @@ impl State {
 }
 
 /// A part of a stored value as the type that its key says. As [`State::load`] for what cannot be read.
-pub(crate) fn shaped<T: DeserializeOwned>(room: Namespace, key: &str, value: serde_json::Value) -> Option<T> {
-    readable(room, key, serde_json::from_value(value))
+pub(crate) fn shaped<T: DeserializeOwned>(
+    namespace: Namespace,
+    key: &str,
+    value: serde_json::Value,
+) -> Option<T> {
+    readable(namespace, key, serde_json::from_value(value))
 }
 
-fn readable<T>(room: Namespace, key: &str, read: Result<T, serde_json::Error>) -> Option<T> {
+fn readable<T>(namespace: Namespace, key: &str, read: Result<T, serde_json::Error>) -> Option<T> {
     read.inspect_err(|error| {
-        tracing::error!(room = room.name(), key, error = %chain(&error), "a stored value cannot be read and is left out");
+        tracing::error!(namespace = namespace.name(), key, error = %chain(&error), "a stored value cannot be read and is left out");
     })
     .ok()
 }

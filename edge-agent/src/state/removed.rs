@@ -11,7 +11,7 @@ pub enum RemovedState {
 
 impl RemovedState {
     /// What became of it.
-    pub fn told(self) -> &'static str {
+    pub fn consequence(self) -> &'static str {
         match self {
             Self::BeforeStart => {
                 "state/ was missing at the start: what only this gateway knew of devices, users, twins and commands is lost"

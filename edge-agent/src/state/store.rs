@@ -95,8 +95,10 @@ impl Store {
             File::open(path)?.sync_all()?;
             let mut store = Self { database: Database(Some(db)), file, sum: 0 };
             let values = store.read()?;
-            store.sum =
-                values.iter().map(|((room, key), value)| hash(*room, key, value)).fold(0, u64::wrapping_add);
+            store.sum = values
+                .iter()
+                .map(|((namespace, key), value)| hash(*namespace, key, value))
+                .fold(0, u64::wrapping_add);
             let stamp = store.database.db().get(STAMP)?;
             Ok((store, values, stamp))
         });
@@ -134,12 +136,12 @@ impl Store {
 
     fn read(&self) -> Result<Values, sled::Error> {
         let mut values = Values::new();
-        for room in Namespace::ALL {
-            for pair in self.database.db().scan_prefix(prefix(&[room.name()])) {
+        for namespace in Namespace::ALL {
+            for pair in self.database.db().scan_prefix(prefix(&[namespace.name()])) {
                 let (name, part) = pair?;
-                let key = name.get(room.name().len() + 1..name.len().saturating_sub(PART_NAME_BYTES));
+                let key = name.get(namespace.name().len() + 1..name.len().saturating_sub(PART_NAME_BYTES));
                 let key = String::from_utf8_lossy(key.unwrap_or_default()).into_owned();
-                values.entry((room, key)).or_default().extend_from_slice(&part);
+                values.entry((namespace, key)).or_default().extend_from_slice(&part);
             }
         }
         Ok(values)
@@ -172,8 +174,8 @@ impl Store {
         guarded(|| {
             // In one batch: sled keeps all of it or nothing.
             let mut batch = sled::Batch::default();
-            for ((room, key), value) in changes {
-                self.change(&mut batch, *room, key, value.as_deref())?;
+            for ((namespace, key), value) in changes {
+                self.change(&mut batch, *namespace, key, value.as_deref())?;
             }
             let mut stamp = Vec::with_capacity(STAMP_BYTES + 16 * position.epochs.len());
             stamp.extend_from_slice(position.journal.as_bytes());
@@ -192,11 +194,11 @@ impl Store {
     fn change(
         &mut self,
         batch: &mut sled::Batch,
-        room: Namespace,
+        namespace: Namespace,
         key: &str,
         value: Option<&[u8]>,
     ) -> Result<(), sled::Error> {
-        let prefix = prefix(&[room.name(), key]);
+        let prefix = prefix(&[namespace.name(), key]);
         let mut old: Option<Vec<u8>> = None;
         for pair in self.database.db().scan_prefix(&prefix) {
             let (name, part) = pair?;
@@ -204,10 +206,10 @@ impl Store {
             batch.remove(name);
         }
         if let Some(old) = old {
-            self.sum = self.sum.wrapping_sub(hash(room, key, &old));
+            self.sum = self.sum.wrapping_sub(hash(namespace, key, &old));
         }
         if let Some(value) = value {
-            self.sum = self.sum.wrapping_add(hash(room, key, value));
+            self.sum = self.sum.wrapping_add(hash(namespace, key, value));
             // Values are JSON: none is empty and without a part.
             for (index, part) in value.chunks(PART_BYTES).enumerate() {
                 let mut name = prefix.clone();
@@ -220,8 +222,8 @@ impl Store {
 }
 
 /// Of one value, to be summed up: two checksums, mixed so that sums of different values rarely agree (SplitMix64).
-fn hash(room: Namespace, key: &str, value: &[u8]) -> u64 {
-    let name = crc32c::crc32c_append(crc32c::crc32c(room.name().as_bytes()), key.as_bytes());
+fn hash(namespace: Namespace, key: &str, value: &[u8]) -> u64 {
+    let name = crc32c::crc32c_append(crc32c::crc32c(namespace.name().as_bytes()), key.as_bytes());
     let mixed = u64::from(name) << 32 | u64::from(crc32c::crc32c_append(name, value));
     let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -231,10 +231,10 @@ async fn with_database_and_exports_gone_a_start_says_so_instead_of_forgetting() 
 
 /// How a directory goes back, beside being restored whole.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Way {
+enum Setback {
     /// Everything is of an earlier moment.
     Whole,
-    /// As [`Way::Whole`], and the original goes on beside it.
+    /// As [`Setback::Whole`], and the original goes on beside it.
     Cloned,
     JournalOlder,
     JournalNewer,
@@ -290,7 +290,7 @@ async fn put_all(state: &State, pairs: &[(String, String)]) {
     }
 }
 
-async fn go_back(way: Way, disk: Disk, closings: usize) {
+async fn go_back(setback: Setback, disk: Disk, closings: usize) {
     const PARTS: [&str; 4] = ["journal", "sled", "export", "export.old"];
     let dir = tempfile::tempdir().unwrap();
     for closing in 0..closings {
@@ -307,21 +307,21 @@ async fn go_back(way: Way, disk: Disk, closings: usize) {
     // An export is written at a start.
     State::open(dir.path()).unwrap().close().await;
 
-    let beside = (way == Way::Cloned).then(|| {
+    let beside = (setback == Setback::Cloned).then(|| {
         let beside = tempfile::tempdir().unwrap();
         copy(dir.path(), beside.path());
         beside
     });
-    let older: &[&str] = match way {
-        Way::Whole | Way::Cloned => &PARTS,
-        Way::JournalOlder => &["journal"],
-        Way::JournalNewer => &["sled", "export", "export.old"],
-        Way::DatabaseOlder => &["sled"],
-        Way::ExportsOlder => &["export", "export.old"],
-        Way::TailCut => &[],
+    let older: &[&str] = match setback {
+        Setback::Whole | Setback::Cloned => &PARTS,
+        Setback::JournalOlder => &["journal"],
+        Setback::JournalNewer => &["sled", "export", "export.old"],
+        Setback::DatabaseOlder => &["sled"],
+        Setback::ExportsOlder => &["export", "export.old"],
+        Setback::TailCut => &[],
     };
     replace(before.path(), dir.path(), older);
-    if way == Way::TailCut {
+    if setback == Setback::TailCut {
         let segments = files(&dir.path().join("journal"));
         let last = segments.iter().rfind(|file| file.extension().is_some_and(|e| e == "segment")).unwrap();
         let bytes = std::fs::read(last).unwrap();
@@ -334,24 +334,31 @@ async fn go_back(way: Way, disk: Disk, closings: usize) {
     let found = all(&state);
     // With the database gone too, exports that are older than the journal's beginning are all that is left: that is an error
     // in the log.
-    let has_old_exports = matches!(way, Way::JournalNewer | Way::ExportsOlder);
+    let has_old_exports = matches!(setback, Setback::JournalNewer | Setback::ExportsOlder);
     if !(has_old_exports && matches!(disk, Disk::FailsCopies)) {
-        assert!(found.starts_with(&expected(kept)), "{way:?} {disk:?} {closings}: {} of {kept}", found.len());
+        assert!(
+            found.starts_with(&expected(kept)),
+            "{setback:?} {disk:?} {closings}: {} of {kept}",
+            found.len()
+        );
     }
     // Parts that are of one moment with the newest copy lose nothing.
-    let has_all = matches!(way, Way::JournalOlder | Way::DatabaseOlder | Way::ExportsOlder | Way::TailCut);
+    let has_all = matches!(
+        setback,
+        Setback::JournalOlder | Setback::DatabaseOlder | Setback::ExportsOlder | Setback::TailCut
+    );
     if has_all && matches!(disk, Disk::Works) {
-        assert_eq!(found, expected(all_of), "{way:?} {closings}");
+        assert_eq!(found, expected(all_of), "{setback:?} {closings}");
     }
     // As many as the journal has forgotten that there ever were, and more: each is on disk when it is saved.
     let fresh: Vec<(String, String)> = (0..40).map(|n| (format!("fresh-{n:02}"), format!("{n}"))).collect();
     let check = |now: &[(String, String)], count: usize| {
         for (key, value) in &fresh[..count] {
             let is_there = now.iter().any(|found| found.0 == *key && found.1 == *value);
-            assert!(is_there, "{way:?} {disk:?} {closings}: {key} was saved and swallowed");
+            assert!(is_there, "{setback:?} {disk:?} {closings}: {key} was saved and swallowed");
         }
         for pair in &found {
-            assert!(now.contains(pair), "{way:?} {disk:?} {closings}: {} went back once more", pair.0);
+            assert!(now.contains(pair), "{setback:?} {disk:?} {closings}: {} went back once more", pair.0);
         }
     };
     let mut state = state;
@@ -382,19 +389,19 @@ async fn go_back(way: Way, disk: Disk, closings: usize) {
 }
 
 #[tokio::test]
-async fn after_any_way_of_going_back_nothing_that_is_saved_is_swallowed() {
-    for way in [
-        Way::Whole,
-        Way::Cloned,
-        Way::JournalOlder,
-        Way::JournalNewer,
-        Way::DatabaseOlder,
-        Way::ExportsOlder,
-        Way::TailCut,
+async fn after_any_setback_nothing_that_is_saved_is_dropped() {
+    for setback in [
+        Setback::Whole,
+        Setback::Cloned,
+        Setback::JournalOlder,
+        Setback::JournalNewer,
+        Setback::DatabaseOlder,
+        Setback::ExportsOlder,
+        Setback::TailCut,
     ] {
         for disk in [Disk::Works, Disk::FailsCopies] {
             for closings in [1, 3] {
-                go_back(way, disk, closings).await;
+                go_back(setback, disk, closings).await;
             }
         }
     }

@@ -54,7 +54,7 @@ impl Namespace {
 
 /// A value, or that it is gone.
 pub(super) struct Change {
-    pub(super) room: Namespace,
+    pub(super) namespace: Namespace,
     pub(super) key: String,
     pub(super) value: Option<Vec<u8>>,
 }

@@ -15,7 +15,7 @@ use edge_hub::tasks;
 
 const KEY: &str = "upstream";
 /// How often the clocks are looked at, and the counts of unlimited causes saved.
-const LOOKS_EVERY: Duration = Duration::from_secs(20);
+const CHECKS_EVERY: Duration = Duration::from_secs(20);
 /// How long until a claim that was not saved is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -31,7 +31,7 @@ struct Inner {
     budget: Budget,
     /// A claim is on its way to the disk; until it is there nothing of a limited cause goes.
     is_saving: bool,
-    looked: Instant,
+    checked: Instant,
 }
 
 /// What a cause has spent today.
@@ -50,7 +50,7 @@ impl Meter {
     pub fn load(state: State, limits: Limits) -> Result<Self, StateError> {
         let saved = state.load::<Saved>(Namespace::Budget).into_iter().find(|(key, _)| key == KEY);
         let budget = Budget::new(limits, saved.map(|(_, saved)| saved), now_ms());
-        let inner = Inner { budget, is_saving: false, looked: Instant::now() };
+        let inner = Inner { budget, is_saving: false, checked: Instant::now() };
         Ok(Self { inner: Arc::new(Mutex::new(inner)), state, changed: watch::Sender::new(()) })
     }
 
@@ -61,7 +61,7 @@ impl Meter {
     /// Whether so many bytes may be sent now; they are counted then. Otherwise try again when [`Meter::changes`] says so.
     pub fn spend(&self, cause: Cause, bytes: u64) -> bool {
         let mut inner = self.inner();
-        inner.look();
+        inner.check();
         if inner.is_saving && inner.budget.spent(cause).1.is_some() {
             return false;
         }
@@ -97,7 +97,7 @@ impl Meter {
     /// Counts bytes that came, or that could not wait.
     pub fn count(&self, cause: Cause, bytes: u64) {
         let mut inner = self.inner();
-        inner.look();
+        inner.check();
         inner.budget.count(cause, bytes);
     }
 
@@ -123,10 +123,10 @@ impl Meter {
     /// Reads the clocks and saves at intervals, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         loop {
-            let wait = LOOKS_EVERY.min(Duration::from_millis(self.resets_in_ms() + 1));
+            let wait = CHECKS_EVERY.min(Duration::from_millis(self.resets_in_ms() + 1));
             let is_stopped = tokio::time::timeout(wait, stop.cancelled()).await.is_ok();
             let mut inner = self.inner();
-            let is_new = inner.look();
+            let is_new = inner.check();
             let saved = if is_stopped { inner.budget.to_save_at_end() } else { inner.budget.to_save() };
             drop(inner);
             self.state.put(Namespace::Budget, KEY, &saved).later();
@@ -157,12 +157,12 @@ impl Meter {
 }
 
 impl Inner {
-    fn look(&mut self) -> bool {
-        let by = self.looked.elapsed();
+    fn check(&mut self) -> bool {
+        let by = self.checked.elapsed();
         if by.as_millis() == 0 {
             return false;
         }
-        self.looked += Duration::from_millis(u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
+        self.checked += Duration::from_millis(u64::try_from(by.as_millis()).unwrap_or(u64::MAX));
         self.budget.passed(now_ms(), u64::try_from(by.as_millis()).unwrap_or(u64::MAX))
     }
 }

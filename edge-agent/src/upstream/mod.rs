@@ -13,10 +13,10 @@ pub mod address;
 pub mod central;
 mod connection;
 mod driver;
+pub mod endpoint;
 pub mod forward;
 pub mod meter;
 pub mod presence;
-pub mod reach;
 pub mod sent_updates;
 pub mod status;
 #[cfg(test)]

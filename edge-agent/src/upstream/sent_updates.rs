@@ -86,7 +86,7 @@ struct Kept {
     /// The opening that has had all of `updates`.
     opening: Option<Opening>,
     /// The opening to which they are being sent.
-    telling: Option<Opening>,
+    resending: Option<Opening>,
     unsent: VecDeque<u64>,
     in_flight: usize,
 }
@@ -143,7 +143,7 @@ impl SentUpdates {
         kept.next += 1;
         self.put(&mut kept, number, update);
         // While the kept ones are sent, their numbers stay.
-        if kept.telling.is_none() {
+        if kept.resending.is_none() {
             while kept.updates.len() > KEPT_MAX || kept.bytes > BYTES_MAX {
                 self.shorten(&mut kept);
             }
@@ -183,7 +183,7 @@ impl SentUpdates {
         let mut kept = self.kept();
         kept.unsent.clear();
         kept.in_flight = 0;
-        kept.telling = None;
+        kept.resending = None;
         let before = kept.opening.as_ref();
         if before.is_some_and(|before| before.origin != opening.origin)
             || (before == Some(&opening) && stored.queues.is_empty())
@@ -198,14 +198,14 @@ impl SentUpdates {
             return;
         }
         kept.unsent = kept.updates.keys().copied().collect();
-        kept.telling = Some(opening);
+        kept.resending = Some(opening);
         if !kept.unsent.is_empty() {
             tracing::info!(
                 messages = kept.unsent.len(),
                 "central opened its store again; what it had been sent before is sent again"
             );
         }
-        self.end_when_told(&mut kept);
+        self.end_when_reported(&mut kept);
     }
 
     /// central has lost what it had confirmed of a queue, and the whole range counts as lost: losses in it are not sent besides.
@@ -240,12 +240,12 @@ impl SentUpdates {
                 kept.in_flight += 1;
                 return Some(update);
             }
-            self.end_when_told(&mut kept);
+            self.end_when_reported(&mut kept);
         }
     }
 
     /// Returns true until everything was sent again: what is newer waits for it.
-    pub(super) fn is_telling(&self) -> bool {
+    pub(super) fn is_resending(&self) -> bool {
         !self.kept().unsent.is_empty()
     }
 
@@ -253,13 +253,13 @@ impl SentUpdates {
     pub(super) fn acknowledged(&self) {
         let mut kept = self.kept();
         kept.in_flight = kept.in_flight.saturating_sub(1);
-        self.end_when_told(&mut kept);
+        self.end_when_reported(&mut kept);
     }
 
-    fn end_when_told(&self, kept: &mut Kept) {
+    fn end_when_reported(&self, kept: &mut Kept) {
         if kept.unsent.is_empty()
             && kept.in_flight == 0
-            && let Some(opening) = kept.telling.take()
+            && let Some(opening) = kept.resending.take()
         {
             self.state.put(Namespace::Sent, STORE, &opening).later();
             kept.opening = Some(opening);

@@ -81,7 +81,7 @@ async fn a_disk_that_others_fill_refuses_telemetry_keeps_state_and_recovers_by_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_a_small_disk_the_oldest_give_way_and_each_is_told() {
+async fn on_a_small_disk_the_oldest_are_evicted_and_each_is_reported() {
     let Some(disk) = Disk::new(64) else { return };
     let options = LogOptions { keep_free_bytes: 4 << 20, segment_bytes: 4 << 20, ..LogOptions::default() };
     let log = Log::open(&disk.path().join("queue"), options.clone()).unwrap();
@@ -99,10 +99,10 @@ async fn on_a_small_disk_the_oldest_give_way_and_each_is_told() {
     log.close().await;
     let log = Log::open(&disk.path().join("queue"), options).unwrap();
     let found = log.records().map(|r| r.unwrap()).filter(|r| r.payload == record(r.sequence)).count() as u64;
-    let gaps = log.gaps();
-    let told: u64 = gaps.iter().map(|gap| gap.count).sum();
+    let loss_records = log.loss_records();
+    let reported: u64 = loss_records.iter().map(|loss| loss.count).sum();
     assert!(found > 30_000, "{found}");
-    assert_eq!(found + told, total, "{gaps:?}");
-    println!("acknowledged {total}, arrived {found}, told as evicted {told}, lost 0, twice 0");
+    assert_eq!(found + reported, total, "{loss_records:?}");
+    println!("acknowledged {total}, arrived {found}, told as evicted {reported}, lost 0, twice 0");
     log.close().await;
 }

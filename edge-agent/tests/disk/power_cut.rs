@@ -33,7 +33,7 @@ fn twin(number: u64) -> String {
     format!("{number} {}", "x".repeat(500 + (number as usize * 37) % 3000))
 }
 
-fn tell(line: &str) {
+fn report(line: &str) {
     let mut out = std::io::stdout().lock();
     // The one who reads may be gone already.
     let _gone = writeln!(out, "{line}");
@@ -54,7 +54,7 @@ async fn writer() {
             loop {
                 let n = number.fetch_add(1, Ordering::Relaxed);
                 let sequence = log.append(n.to_string().into(), 0).await.unwrap();
-                tell(&format!("queued {sequence} {n}"));
+                report(&format!("queued {sequence} {n}"));
             }
         });
     }
@@ -65,7 +65,7 @@ async fn writer() {
             let record = reader.next(|| 0).await.unwrap();
             // A third stays.
             if record.sequence % 3000 < 2000 {
-                tell(&format!("done {}", record.sequence));
+                report(&format!("done {}", record.sequence));
                 forwarder.advance(record.sequence);
             }
         }
@@ -73,19 +73,19 @@ async fn writer() {
     for n in life * 1_000_000_000.. {
         let key = format!("device-{}", n % TWINS);
         state.put(Namespace::Twins, &key, &twin(n)).durable().await.unwrap();
-        tell(&format!("saved {key} {n}"));
+        report(&format!("saved {key} {n}"));
     }
 }
 
 /// What a writer was told.
 #[derive(Default)]
-struct Told {
+struct Claims {
     queued: BTreeMap<u64, Bytes>,
     done: u64,
     saved: BTreeMap<String, u64>,
 }
 
-impl Told {
+impl Claims {
     /// Starts a writer and kills it after a while.
     fn of_a_life(&mut self, dir: &Path, life: usize, for_ms: u64, preload: Option<&Path>) {
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -122,7 +122,7 @@ impl Told {
                 }
                 _ => continue,
             }
-            let _told_before = started.send(());
+            let _started = started.send(());
         }
         drop(started);
         killer.join().unwrap();
@@ -137,8 +137,8 @@ impl Told {
         let beyond = self.queued.range(self.done + 1..);
         let lost = beyond.filter(|(sequence, record)| found.get(sequence) != Some(record)).count() as u64;
         let twice = found.range(..=self.done).count() as u64;
-        let damaged = log.gaps();
-        if lost == 0 && damaged.iter().any(|gap| self.queued.range(gap.first..=gap.last).count() > 0) {
+        let damaged = log.loss_records();
+        if lost == 0 && damaged.iter().any(|loss| self.queued.range(loss.first..=loss.last).count() > 0) {
             return Err(format!("acknowledged records are told as lost: {damaged:?}"));
         }
         let state = State::open(&dir.join("state")).map_err(|error| error.to_string())?;
@@ -161,19 +161,19 @@ fn random_ms(round: usize) -> u64 {
 }
 
 async fn lives(dir: &Path, count: usize, mut end: impl FnMut()) {
-    let mut told = Told::default();
+    let mut claims = Claims::default();
     let mut twice = 0;
     for life in 0..count {
-        told.of_a_life(dir, life, random_ms(life), None);
+        claims.of_a_life(dir, life, random_ms(life), None);
         end();
-        let (lost, forgotten, again) = told.compare(dir).await.unwrap();
+        let (lost, forgotten, again) = claims.compare(dir).await.unwrap();
         assert_eq!((lost, forgotten), (0, 0), "after life {life}");
         twice += again;
     }
     println!(
         "{count} ends: acknowledged {0} of the queue and {1} twins, arrived {0} and {1}, lost 0, read twice {twice}",
-        told.queued.len(),
-        told.saved.len()
+        claims.queued.len(),
+        claims.saved.len()
     );
 }
 
@@ -199,14 +199,14 @@ async fn the_power_cuts_see_a_missing_sync() {
     }
     let preload = Path::new(PRELOAD);
     let Some(mut disk) = Disk::new(256) else { return };
-    let mut told = Told::default();
-    told.of_a_life(&disk.path(), 0, 1000, Some(preload));
+    let mut claims = Claims::default();
+    claims.of_a_life(&disk.path(), 0, 1000, Some(preload));
     disk.cut();
-    let seen = told.compare(&disk.path()).await;
+    let seen = claims.compare(&disk.path()).await;
     assert!(!matches!(seen, Ok((0, 0, _))), "nothing was missing of what was never synced: {seen:?}");
     println!(
         "control without syncs: {seen:?} of {} queued and {} saved",
-        told.queued.len(),
-        told.saved.len()
+        claims.queued.len(),
+        claims.saved.len()
     );
 }

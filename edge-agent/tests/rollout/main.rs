@@ -118,7 +118,7 @@ fn a_deployment_with_the_policy_hold_stays_in_force_and_is_tried_on() {
 }
 
 #[test]
-fn the_history_tells_what_each_deployment_changed_and_goes_back_to_any_of_them() {
+fn the_history_shows_what_each_deployment_changed_and_goes_back_to_any_of_them() {
     if !test_needs::has(&NEEDS) {
         return;
     }

@@ -155,7 +155,7 @@ impl Connection {
         link.subscribe(&self.settings, &mut sender);
         let mut ping = Ping { due: now + KEEP_ALIVE, is_unanswered: false };
         loop {
-            if let Err(error) = self.hand_over(&mut link, &mut sender) {
+            if let Err(error) = self.send_queued(&mut link, &mut sender) {
                 return Ended::Lost(error);
             }
             let wake = self.wake(&link).min(ping.due);
@@ -210,7 +210,7 @@ impl Connection {
     }
 
     /// Gives the MQTT client what is to go out next, or DISCONNECT when it is time to leave.
-    fn hand_over(&mut self, link: &mut Link, sender: &mut Sender) -> Result<(), LinkError> {
+    fn send_queued(&mut self, link: &mut Link, sender: &mut Sender) -> Result<(), LinkError> {
         if link.leaving.is_none() {
             self.outbox.send_with(|telemetry| sender.publish(&telemetry.topic, &telemetry.payload));
             let now = Instant::now();

@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_that_follows_is_merged_an_old_one_ignored_and_a_gap_asks_for_the_whole() {
+    fn a_patch_that_follows_is_merged_an_old_one_ignored_and_a_missing_one_requests_the_whole() {
         let (sink, desired) = watch::channel(None);
         let version = || desired.borrow().as_ref().map(|section: &Section| section.version);
         let mut link = Link::new(1, Instant::now());

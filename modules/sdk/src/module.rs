@@ -107,10 +107,10 @@ impl Module {
     pub async fn next(&mut self) -> Event {
         if self.receipt.is_some() {
             // The space first: if this future is dropped while it waits, the receipt must still be here.
-            if let Ok(room) = self.commands.reserve().await
+            if let Ok(permit) = self.commands.reserve().await
                 && let Some(receipt) = self.receipt.take()
             {
-                room.send(Command::Acknowledge(receipt));
+                permit.send(Command::Acknowledge(receipt));
             }
         }
         loop {

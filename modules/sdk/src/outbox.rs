@@ -50,7 +50,7 @@ impl Outbox {
     }
 }
 
-struct Asked {
+struct PendingQuestion {
     question: Question,
     /// The request's id on this connection and when its answer is overdue; `None` before it went out.
     sent: Option<(String, Instant)>,
@@ -59,11 +59,11 @@ struct Asked {
 
 /// Twin requests without an answer, oldest first. Their bound is the number of slots.
 #[derive(Default)]
-pub(crate) struct Questions(VecDeque<Asked>);
+pub(crate) struct Questions(VecDeque<PendingQuestion>);
 
 impl Questions {
     pub(crate) fn push(&mut self, question: Question, slot: OwnedSemaphorePermit) {
-        self.0.push_back(Asked { question, sent: None, _slot: slot });
+        self.0.push_back(PendingQuestion { question, sent: None, _slot: slot });
     }
 
     /// The next request to send; it counts as sent under `request_id()`.
@@ -72,20 +72,20 @@ impl Questions {
         now: Instant,
         request_id: impl FnOnce() -> String,
     ) -> Option<(String, &Question)> {
-        let asked = self.0.iter_mut().find(|asked| asked.sent.is_none())?;
+        let pending = self.0.iter_mut().find(|pending| pending.sent.is_none())?;
         let id = request_id();
-        asked.sent = Some((id.clone(), now + TWIN_ANSWER));
-        Some((id, &asked.question))
+        pending.sent = Some((id.clone(), now + TWIN_ANSWER));
+        Some((id, &pending.question))
     }
 
     /// Gives the answer with this id to its request.
     pub(crate) fn answered(&mut self, request_id: &str, status: u16, version: Option<u64>, body: &[u8]) {
-        let is_it = |asked: &Asked| asked.sent.as_ref().is_some_and(|(id, _)| id == request_id);
-        let Some(asked) = self.0.iter().position(is_it).and_then(|position| self.0.remove(position)) else {
+        let is_it = |pending: &PendingQuestion| pending.sent.as_ref().is_some_and(|(id, _)| id == request_id);
+        let Some(pending) = self.0.iter().position(is_it).and_then(|position| self.0.remove(position)) else {
             return;
         };
         let refused = || TwinError::refused(status, body);
-        match asked.question {
+        match pending.question {
             Question::Get(done) => {
                 let twin = if status == 200 { serde_json::from_slice(body).ok() } else { None };
                 let _ = done.send(twin.ok_or_else(refused));
@@ -98,14 +98,15 @@ impl Questions {
 
     /// When the first answer is overdue.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.0.iter().filter_map(|asked| asked.sent.as_ref().map(|(_, overdue)| *overdue)).min()
+        self.0.iter().filter_map(|pending| pending.sent.as_ref().map(|(_, overdue)| *overdue)).min()
     }
 
     /// Tells those whose answer is overdue.
     pub(crate) fn expire(&mut self, now: Instant) {
-        let is_overdue = |asked: &Asked| asked.sent.as_ref().is_some_and(|(_, overdue)| *overdue <= now);
-        while let Some(asked) = self.0.iter().position(is_overdue).and_then(|index| self.0.remove(index)) {
-            match asked.question {
+        let is_overdue =
+            |pending: &PendingQuestion| pending.sent.as_ref().is_some_and(|(_, overdue)| *overdue <= now);
+        while let Some(pending) = self.0.iter().position(is_overdue).and_then(|index| self.0.remove(index)) {
+            match pending.question {
                 Question::Get(done) => drop(done.send(Err(TwinError::NoAnswer))),
                 Question::Report(_, done) => drop(done.send(Err(TwinError::NoAnswer))),
             }
@@ -114,7 +115,7 @@ impl Questions {
 
     /// The connection ended: all are sent again on the next one. Both kinds may be repeated without harm.
     pub(crate) fn cut(&mut self) {
-        self.0.iter_mut().for_each(|asked| asked.sent = None);
+        self.0.iter_mut().for_each(|pending| pending.sent = None);
     }
 }
 
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_twin_answer_reaches_who_asked_and_an_overdue_one_is_told() {
+    fn a_twin_answer_reaches_who_requested_it_and_an_overdue_one_is_reported() {
         let mut questions = Questions::default();
         let now = Instant::now();
         let (get, mut got) = oneshot::channel();

@@ -95,7 +95,7 @@ async fn sending_ends_at_the_acknowledgement_and_what_a_cut_left_open_goes_out_a
 }
 
 #[tokio::test]
-async fn an_input_is_acknowledged_when_the_next_event_is_asked_for_and_comes_again_after_a_cut() {
+async fn an_input_is_acknowledged_when_the_next_event_is_requested_and_comes_again_after_a_cut() {
     let gateway = Gateway::start().await;
     let mut module = Module::start(gateway.settings());
     let me = "gw/filter".parse().unwrap();
@@ -123,7 +123,7 @@ async fn an_input_is_acknowledged_when_the_next_event_is_asked_for_and_comes_aga
 }
 
 #[tokio::test]
-async fn desired_properties_are_told_whole_after_a_connect_and_after_a_patch() {
+async fn desired_properties_are_sent_whole_after_a_connect_and_after_a_patch() {
     let gateway = Gateway::start().await;
     let mut module = Module::start(gateway.settings());
     let mut session = gateway.welcome(json!({"$version": 4, "a": 1, "b": {"c": 1, "d": 2}})).await;
@@ -141,27 +141,27 @@ async fn reports_give_the_new_version_or_the_gateways_words() {
     let gateway = Gateway::start().await;
     let module = Module::start(gateway.settings());
     let patch = json!({"intervalMs": 200});
-    let asking = async {
+    let requesting = async {
         let patch = patch.as_object().unwrap();
         (module.report(patch).await, module.report(patch).await, module.twin().await)
     };
     let answering = async {
         let mut session = gateway.welcome(json!({})).await;
         let mut answer = async |status, version, body: &str| {
-            let asked = session.published().await;
-            let id = asked.topic.rsplit_once('=').unwrap().1.to_owned();
+            let request = session.published().await;
+            let id = request.topic.rsplit_once('=').unwrap().1.to_owned();
             session.publish(topics::twin_response(status, &id, version), QoS::AtMostOnce, 0, body).await;
-            asked
+            request
         };
-        let asked = answer(204, Some(6), "").await;
-        assert!(asked.topic.starts_with("$iothub/twin/PATCH/properties/reported/?$rid="));
-        assert_eq!(serde_json::from_slice::<Value>(&asked.payload).unwrap(), patch);
+        let request = answer(204, Some(6), "").await;
+        assert!(request.topic.starts_with("$iothub/twin/PATCH/properties/reported/?$rid="));
+        assert_eq!(serde_json::from_slice::<Value>(&request.payload).unwrap(), patch);
         answer(400, None, r#"{"errorCode": 400, "message": "too large"}"#).await;
         answer(200, None, r#"{"desired": {"$version": 2}, "reported": {"$version": 6, "intervalMs": 200}}"#)
             .await;
         session
     };
-    let ((first, second, twin), _session) = tokio::join!(asking, answering);
+    let ((first, second, twin), _session) = tokio::join!(requesting, answering);
     assert_eq!(first, Ok(6));
     assert_eq!(second, Err(TwinError::Refused { status: 400, message: "too large".into() }));
     let twin = twin.unwrap();
@@ -210,7 +210,7 @@ async fn a_gateway_that_refuses_or_is_away_is_tried_again() {
 }
 
 #[tokio::test]
-async fn stopping_waits_for_what_is_under_way_and_says_goodbye() {
+async fn stopping_waits_for_what_is_in_flight_and_says_goodbye() {
     let gateway = Gateway::start().await;
     let module = Module::start(gateway.settings());
     let mut session = gateway.welcome(json!({})).await;

@@ -40,10 +40,10 @@ async fn main() -> Result<()> {
         tokio::select! {
             event = module.next() => match event {
                 Event::Desired(desired) => {
-                    let (wanted, report) = wanted(&desired, interval_ms);
-                    if wanted != interval_ms {
-                        info!(interval_ms = wanted, "interval changed");
-                        interval_ms = wanted;
+                    let (configured, report) = configured(&desired, interval_ms);
+                    if configured != interval_ms {
+                        info!(interval_ms = configured, "interval changed");
+                        interval_ms = configured;
                         ticks = every(interval_ms);
                     }
                     if let Err(error) = module.report(&report).await {
@@ -85,7 +85,7 @@ fn message(machine: &mut Machine) -> Result<(PropertyBag, Vec<u8>)> {
 
 /// The interval that the desired properties ask for, and what to report about it. A wrong one changes nothing, and the
 /// report says why; a good one takes the complaint away.
-fn wanted(desired: &Section, present: u64) -> (u64, Map<String, Value>) {
+fn configured(desired: &Section, present: u64) -> (u64, Map<String, Value>) {
     let (interval_ms, error) = match desired.properties.get("intervalMs") {
         None => (INTERVAL_MS, Value::Null),
         Some(found) => match found.as_u64().filter(|ms| INTERVAL_MS_ALLOWED.contains(ms)) {
@@ -129,16 +129,16 @@ mod tests {
 
     #[test]
     fn a_good_interval_is_taken_and_reported_and_clears_the_complaint() {
-        let (interval_ms, report) = wanted(&desired(json!({"intervalMs": 200, "other": true})), 1000);
+        let (interval_ms, report) = configured(&desired(json!({"intervalMs": 200, "other": true})), 1000);
         assert_eq!(interval_ms, 200);
         assert_eq!(json!(report), json!({"intervalMs": 200, "errors": {"intervalMs": null}}));
-        assert_eq!(wanted(&desired(json!({})), 200).0, INTERVAL_MS);
+        assert_eq!(configured(&desired(json!({})), 200).0, INTERVAL_MS);
     }
 
     #[test]
     fn a_wrong_interval_is_refused_with_its_name_and_the_old_one_kept() {
         for found in [json!(49), json!(3_600_001), json!(-1), json!(99.5), json!("200"), json!(null)] {
-            let (interval_ms, report) = wanted(&desired(json!({"intervalMs": found})), 200);
+            let (interval_ms, report) = configured(&desired(json!({"intervalMs": found})), 200);
             assert_eq!((interval_ms, &report["intervalMs"]), (200, &json!(200)));
             assert_eq!(
                 report["errors"]["intervalMs"],

@@ -58,7 +58,7 @@ impl Filter {
     }
 
     /// Checks a reading.
-    pub(crate) fn judge(&mut self, payload: &[u8]) -> Verdict {
+    pub(crate) fn apply(&mut self, payload: &[u8]) -> Verdict {
         match serde_json::from_slice::<Reading>(payload) {
             Ok(Reading { machine: MachineReading { temperature } }) if temperature > self.limit => {
                 Verdict::Alarm { temperature }
@@ -105,12 +105,12 @@ mod tests {
     #[test]
     fn a_reading_above_the_limit_is_an_alarm_and_one_at_it_is_not() {
         let mut filter = Filter::default();
-        let mut judge = |temperature: f64| {
+        let mut apply = |temperature: f64| {
             filter
-                .judge(json!({"machine": {"temperature": temperature, "pressure": 1}}).to_string().as_bytes())
+                .apply(json!({"machine": {"temperature": temperature, "pressure": 1}}).to_string().as_bytes())
         };
-        assert_eq!(judge(25.0), Verdict::Normal { temperature: 25.0 });
-        assert_eq!(judge(25.1), Verdict::Alarm { temperature: 25.1 });
+        assert_eq!(apply(25.0), Verdict::Normal { temperature: 25.0 });
+        assert_eq!(apply(25.1), Verdict::Alarm { temperature: 25.1 });
     }
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
         for (index, payload) in
             ["", "{}", "not json", r#"{"machine": {"temperature": "hot"}}"#].iter().enumerate()
         {
-            assert_eq!(filter.judge(payload.as_bytes()), Verdict::Malformed { count: index as u64 + 1 });
+            assert_eq!(filter.apply(payload.as_bytes()), Verdict::Malformed { count: index as u64 + 1 });
         }
     }
 

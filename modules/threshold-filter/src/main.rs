@@ -27,7 +27,7 @@ async fn main() -> Result<()> {
     let mut filter = Filter::default();
     loop {
         match module.next().await {
-            Event::Input(input) => judge(&module, &mut filter, input).await,
+            Event::Input(input) => apply(&module, &mut filter, input).await,
             Event::Desired(desired) => {
                 let report = filter.configure(&desired);
                 info!(limit = filter.limit(), "limit in force");
@@ -45,12 +45,12 @@ async fn main() -> Result<()> {
 }
 
 /// Sends the alarm before the next event acknowledges the reading: a module killed in between gets it again.
-async fn judge(module: &Module, filter: &mut Filter, input: Input) {
+async fn apply(module: &Module, filter: &mut Filter, input: Input) {
     if input.name != INPUT {
         warn!(input = input.name, "message dropped: the only input is {INPUT}");
         return;
     }
-    match filter.judge(&input.payload) {
+    match filter.apply(&input.payload) {
         Verdict::Normal { temperature } => debug!(temperature, "reading within the limit"),
         Verdict::Malformed { count } => {
             warn!(count, bytes = input.payload.len(), "malformed reading dropped")

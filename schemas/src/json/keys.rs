@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_stands_twice_is_refused_or_counts_by_its_last_value() {
+    fn a_key_that_occurs_twice_is_refused_or_counts_by_its_last_value() {
         let text = br#"{"a": {"b": 1, "c": {"b": 1}, "\u0062": 2}, "d": {"b": 1}}"#;
         let refused = check_outside(text, Twice::Refused).unwrap_err().to_string();
         assert_eq!(refused, "key `b`: it appears twice in one object");

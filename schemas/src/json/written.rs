@@ -17,25 +17,25 @@ pub struct Written {
     /// The document, with a text in place of each number that serde_json would write in another way.
     pub document: Value,
     /// How these texts begin; their number follows.
-    mark: String,
+    marker: String,
     numbers: Vec<String>,
 }
 
 impl Written {
-    /// Reads a JSON text. `mark` must not stand in it.
+    /// Reads a JSON text. `marker` must not stand in it.
     ///
     /// # Errors
     /// serde_json's, for text that is not JSON.
-    pub fn read(text: &str, mark: &str) -> Result<Self, Error> {
+    pub fn read(text: &str, marker: &str) -> Result<Self, Error> {
         let mut numbers = Vec::new();
-        let document = serde_json::from_str(&without_numbers(text, mark, &mut numbers))?;
-        Ok(Self { document, mark: mark.to_owned(), numbers })
+        let document = serde_json::from_str(&without_numbers(text, marker, &mut numbers))?;
+        Ok(Self { document, marker: marker.to_owned(), numbers })
     }
 
     /// Writes the document with its numbers.
     pub fn write(&self) -> String {
         let text = self.document.to_string();
-        let before = format!("\"{}", self.mark);
+        let before = format!("\"{}", self.marker);
         let mut parts = text.split(&before);
         let mut written = parts.next().unwrap_or_default().to_owned();
         for part in parts {
@@ -56,7 +56,7 @@ pub fn is_json(text: &str) -> bool {
 }
 
 /// A text with `"{mark}{index}"` in place of each number that serde_json would write in another way.
-fn without_numbers<'t>(text: &'t str, mark: &str, numbers: &mut Vec<String>) -> Cow<'t, str> {
+fn without_numbers<'t>(text: &'t str, marker: &str, numbers: &mut Vec<String>) -> Cow<'t, str> {
     let mut replaced = String::new();
     let mut from = 0;
     for at in number::literals(text.as_bytes()) {
@@ -65,7 +65,7 @@ fn without_numbers<'t>(text: &'t str, mark: &str, numbers: &mut Vec<String>) -> 
             continue;
         }
         replaced.push_str(&text[from..at.start]);
-        replaced.push_str(&format!("\"{mark}{}\"", numbers.len()));
+        replaced.push_str(&format!("\"{marker}{}\"", numbers.len()));
         numbers.push(literal.to_owned());
         from = at.end;
     }

@@ -86,7 +86,7 @@ impl<'a> Field<'a> {
     }
 
     /// One of an enum's values, without regard to case.
-    pub(super) fn word<T: Copy>(
+    pub(super) fn one_of<T: Copy>(
         &self,
         all: &[T],
         as_str: impl Fn(T) -> &'static str,

@@ -71,10 +71,10 @@ fn is_host(host: &str) -> bool {
 
 /// Small letters and digits, joined by one dot, one or two underscores, or any number of dashes.
 fn is_component(component: &str) -> bool {
-    let is_letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let joints = component.split(is_letter).filter(|joint| !joint.is_empty());
-    component.starts_with(is_letter)
-        && component.ends_with(is_letter)
+    let is_alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let joints = component.split(is_alphanumeric).filter(|joint| !joint.is_empty());
+    component.starts_with(is_alphanumeric)
+        && component.ends_with(is_alphanumeric)
         && joints
             .into_iter()
             .all(|joint| matches!(joint, "." | "_" | "__") || joint.chars().all(|c| c == '-'))

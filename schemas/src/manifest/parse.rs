@@ -11,7 +11,7 @@ use super::types::{EdgeAgent, EdgeHub, Manifest};
 use super::warnings::{self, Warning};
 use crate::json::{self, JsonError};
 use crate::names::ModuleId;
-use crate::redaction::{MARK, find_mark, find_mark_in};
+use crate::redaction::{REDACTED, find_redacted, find_redacted_in};
 
 /// The largest document, in bytes. IoT Edge's twins hold 32 KB; a manifest may be larger here, not endless.
 pub const DOCUMENT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -37,7 +37,7 @@ impl Manifest {
     /// # Errors
     /// As [`Manifest::parse`].
     pub fn parse_over(document: &Value, current: Current<'_>) -> Result<Self, ManifestError> {
-        refuse_mark(find_mark(document))?;
+        refuse_redacted(find_redacted(document))?;
         let mut sections = Self::sections_over(document, current)?;
         let (agent, hub) = (ModuleId::edge_agent(), ModuleId::edge_hub());
         let edge_agent = match sections.remove(&agent).unwrap_or_else(|| current(&agent)) {
@@ -116,8 +116,9 @@ impl Manifest {
         edge_hub: &Map<String, Value>,
     ) -> Result<(), ManifestError> {
         for (module, members) in [("$edgeAgent", edge_agent), ("$edgeHub", edge_hub)] {
-            let path = find_mark_in(members).map(|path| format!("{ROOT}.{module}.properties.desired.{path}"));
-            refuse_mark(path)?;
+            let path =
+                find_redacted_in(members).map(|path| format!("{ROOT}.{module}.properties.desired.{path}"));
+            refuse_redacted(path)?;
         }
         Ok(())
     }
@@ -153,11 +154,11 @@ impl Manifest {
     }
 }
 
-fn refuse_mark(path: Option<String>) -> Result<(), ManifestError> {
+fn refuse_redacted(path: Option<String>) -> Result<(), ManifestError> {
     let Some(path) = path else { return Ok(()) };
     Err(ManifestError {
         path: if path.is_empty() { "manifest".into() } else { path },
-        found: format!("`{MARK}`, which stands for a secret that viewers are not shown"),
+        found: format!("`{REDACTED}`, which stands for a secret that viewers are not shown"),
         allowed: "write the secret, or change a manifest that was read with an operator's token".into(),
     })
 }

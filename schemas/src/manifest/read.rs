@@ -61,7 +61,7 @@ pub(super) fn edge_agent(members: &Map<String, Value>) -> Result<EdgeAgent, Mani
         }
     }
     if let Some(policy) = section.get("failurePolicy") {
-        edge_agent.failure_policy = Some(policy.word(FailurePolicy::ALL, FailurePolicy::as_str)?);
+        edge_agent.failure_policy = Some(policy.one_of(FailurePolicy::ALL, FailurePolicy::as_str)?);
     }
     if let Some(modules) = section.object("modules")? {
         for (name, field) in modules.fields() {
@@ -81,7 +81,7 @@ fn module_name(name: &str, field: &Field<'_>) -> Result<ModuleId, ManifestError>
 }
 
 fn check_type(object: &Object<'_>) -> Result<(), ManifestError> {
-    object.get("type").map(|field| field.word(&["docker"], |kind| kind)).transpose()?;
+    object.get("type").map(|field| field.one_of(&["docker"], |kind| kind)).transpose()?;
     Ok(())
 }
 
@@ -128,11 +128,11 @@ fn module(object: &Object<'_>, normalize: impl Fn(&str) -> Option<String>) -> Re
             None => DesiredStatus::Running,
         },
         restart_policy: match object.get("restartPolicy") {
-            Some(field) => field.word(RestartPolicy::ALL, RestartPolicy::as_str)?,
+            Some(field) => field.one_of(RestartPolicy::ALL, RestartPolicy::as_str)?,
             None => RestartPolicy::OnUnhealthy,
         },
         image_pull_policy: match object.get("imagePullPolicy") {
-            Some(field) => field.word(ImagePullPolicy::ALL, ImagePullPolicy::as_str)?,
+            Some(field) => field.one_of(ImagePullPolicy::ALL, ImagePullPolicy::as_str)?,
             None => ImagePullPolicy::OnCreate,
         },
         startup_order: match object.get("startupOrder") {
@@ -148,7 +148,7 @@ fn status(field: &Field<'_>) -> Result<DesiredStatus, ManifestError> {
     if ["backoff", "unhealthy", "failed"].into_iter().any(is_other) {
         return Ok(DesiredStatus::Unknown);
     }
-    field.word(DesiredStatus::ALL, DesiredStatus::as_str)
+    field.one_of(DesiredStatus::ALL, DesiredStatus::as_str)
 }
 
 /// Joins the chunks and reads them. An object instead of its text is taken as well: templates have it so.
@@ -265,7 +265,7 @@ fn route(name: &str, field: &Field<'_>) -> Result<Option<Route>, ManifestError> 
                 None => None,
             };
             let full = match object.get("full") {
-                Some(field) => Some(field.word(WhenFull::ALL, WhenFull::as_str)?),
+                Some(field) => Some(field.one_of(WhenFull::ALL, WhenFull::as_str)?),
                 None => None,
             };
             (object.require("route", "write FROM … INTO …")?.text()?, priority, time_to_live, full)

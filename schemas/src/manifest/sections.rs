@@ -125,12 +125,12 @@ fn too_deep(field: &Field<'_>) -> ManifestError {
 
 /// Puts a value at a place, making the objects on the way.
 fn put(section: &mut Map<String, Value>, keys: &[&str], field: &Field<'_>) -> Result<(), ManifestError> {
-    let (last, on_the_way) = keys.split_last().expect("splitting a text gives at least one part");
+    let (last, parents) = keys.split_last().expect("splitting a text gives at least one part");
     if keys.iter().any(|key| key.is_empty()) {
         return Err(field.refuse("a key with an empty part", "write properties.desired.PART.PART"));
     }
     let mut place = section;
-    for (depth, key) in on_the_way.iter().enumerate() {
+    for (depth, key) in parents.iter().enumerate() {
         // `modules` and `routes` are read without regard to case; what is below them are names.
         let written = place.keys().find(|written| depth == 0 && written.eq_ignore_ascii_case(key)).cloned();
         let key =

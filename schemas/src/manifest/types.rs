@@ -101,12 +101,12 @@ impl fmt::Debug for Module {
 }
 
 /// Declares an enum whose values are read without regard to case and printed as IoT Edge writes them.
-macro_rules! words {
-    ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
+macro_rules! text_enum {
+    ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         pub enum $type {
-            $($(#[$variant_doc])* #[serde(rename = $word)] $variant,)+
+            $($(#[$variant_doc])* #[serde(rename = $text)] $variant,)+
         }
 
         impl $type {
@@ -116,7 +116,7 @@ macro_rules! words {
             /// As written in a manifest.
             pub fn as_str(self) -> &'static str {
                 match self {
-                    $(Self::$variant => $word,)+
+                    $(Self::$variant => $text,)+
                 }
             }
         }
@@ -129,7 +129,7 @@ macro_rules! words {
     };
 }
 
-words! {
+text_enum! {
     /// Whether a module shall run.
     DesiredStatus {
         /// The default.
@@ -141,7 +141,7 @@ words! {
         Unknown = "unknown",
     }
 }
-words! {
+text_enum! {
     /// What becomes of a deployment whose modules cannot be created, do not run or do not stay well.
     #[derive(Default)]
     FailurePolicy {
@@ -153,7 +153,7 @@ words! {
     }
 }
 
-words! {
+text_enum! {
     /// What is dropped when a queue is full.
     WhenFull {
         /// Its oldest messages, for the newest.
@@ -162,7 +162,7 @@ words! {
         Refuse = "refuse",
     }
 }
-words! {
+text_enum! {
     /// When a module is started again.
     RestartPolicy {
         /// It stays as it ended.
@@ -175,7 +175,7 @@ words! {
         Always = "always",
     }
 }
-words! {
+text_enum! {
     /// Whether a module's image is fetched.
     ImagePullPolicy {
         /// The default: before its container is created.

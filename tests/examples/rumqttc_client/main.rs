@@ -55,7 +55,7 @@ impl How {
     }
 }
 
-fn tell(event: &Value) {
+fn emit(event: &Value) {
     println!("{event}");
 }
 

@@ -5,7 +5,7 @@ use rumqttc::{AsyncClient, Event, LastWill, MqttOptions, Outgoing, Packet, Trans
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
-use crate::{Command, How, next, tell};
+use crate::{Command, How, emit, next};
 
 pub(crate) async fn run(how: How, mut lines: Receiver<String>) -> Result<()> {
     let mut options = MqttOptions::new(&how.client_id, "localhost", how.port);
@@ -33,7 +33,7 @@ pub(crate) async fn run(how: How, mut lines: Receiver<String>) -> Result<()> {
     loop {
         match events.poll().await? {
             Event::Incoming(Packet::ConnAck(ack)) => {
-                tell(
+                emit(
                     &json!({"event": "connected", "session_present": ack.session_present, "code": ack.code as u8}),
                 );
             }
@@ -46,14 +46,14 @@ pub(crate) async fn run(how: How, mut lines: Receiver<String>) -> Result<()> {
                         rumqttc::SubscribeReasonCode::Failure => 0x80,
                     })
                     .collect();
-                tell(&json!({"event": "subscribed", "codes": codes}));
+                emit(&json!({"event": "subscribed", "codes": codes}));
             }
             // QoS 0 has the identifier 0, and nothing to wait for.
             Event::Outgoing(Outgoing::Publish(0))
             | Event::Incoming(Packet::PubAck(_) | Packet::PubComp(_)) => {
-                tell(&json!({"event": "published"}));
+                emit(&json!({"event": "published"}));
             }
-            Event::Incoming(Packet::Publish(publish)) => tell(&json!({
+            Event::Incoming(Packet::Publish(publish)) => emit(&json!({
                 "event": "message", "topic": publish.topic, "payload": String::from_utf8_lossy(&publish.payload),
                 "qos": publish.qos as u8, "retain": publish.retain, "properties": {},
             })),

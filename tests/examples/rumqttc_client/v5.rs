@@ -8,7 +8,7 @@ use rumqttc::{Outgoing, Transport};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc::Receiver;
 
-use crate::{Command, How, Properties, next, tell};
+use crate::{Command, How, Properties, emit, next};
 
 pub(crate) async fn run(how: How, mut lines: Receiver<String>) -> Result<()> {
     let mut options = MqttOptions::new(&how.client_id, "localhost", how.port);
@@ -44,7 +44,7 @@ pub(crate) async fn run(how: How, mut lines: Receiver<String>) -> Result<()> {
     loop {
         match events.poll().await? {
             Event::Incoming(Packet::ConnAck(ack)) => {
-                tell(
+                emit(
                     &json!({"event": "connected", "session_present": ack.session_present, "code": ack.code as u8}),
                 );
             }
@@ -57,14 +57,14 @@ pub(crate) async fn run(how: How, mut lines: Receiver<String>) -> Result<()> {
                         _ => 0x80,
                     })
                     .collect();
-                tell(&json!({"event": "subscribed", "codes": codes}));
+                emit(&json!({"event": "subscribed", "codes": codes}));
             }
             // QoS 0 has the identifier 0, and nothing to wait for.
             Event::Outgoing(Outgoing::Publish(0))
             | Event::Incoming(Packet::PubAck(_) | Packet::PubComp(_)) => {
-                tell(&json!({"event": "published"}));
+                emit(&json!({"event": "published"}));
             }
-            Event::Incoming(Packet::Publish(publish)) => tell(&heard(&publish)),
+            Event::Incoming(Packet::Publish(publish)) => emit(&heard(&publish)),
             Event::Outgoing(Outgoing::Disconnect) => return Ok(()),
             _ => {}
         }

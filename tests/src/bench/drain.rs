@@ -29,8 +29,8 @@ const DRAIN: Duration = Duration::from_secs(900);
 /// # Errors
 /// When a message does not arrive.
 pub async fn run(dir: &Path) -> Result<()> {
-    let asked = std::env::var("LINESIDE_DRAIN_MESSAGES").ok().and_then(|text| text.parse().ok());
-    let messages = asked.unwrap_or(MESSAGES);
+    let requested = std::env::var("LINESIDE_DRAIN_MESSAGES").ok().and_then(|text| text.parse().ok());
+    let messages = requested.unwrap_or(MESSAGES);
     println!(
         "\nDrain: a backlog of 50 devices' messages of {PAYLOAD_BYTES} B on disk goes up over TLS\n\n\
          | | messages | s | messages/s |\n|---|---|---|---|"

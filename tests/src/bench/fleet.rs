@@ -35,8 +35,8 @@ const WATCHED: &str = "watched";
 /// # Errors
 /// When central refuses a device, or an event does not arrive.
 pub async fn run(dir: &Path) -> Result<()> {
-    let asked = std::env::var("LINESIDE_FLEET_DEVICES").ok().and_then(|text| text.parse().ok());
-    let devices: usize = asked.unwrap_or(DEVICES);
+    let requested = std::env::var("LINESIDE_FLEET_DEVICES").ok().and_then(|text| text.parse().ok());
+    let devices: usize = requested.unwrap_or(DEVICES);
     let mut site = Site::new(dir, "fleet", false)?;
     site.start_central().await?;
     events(&site).await?;

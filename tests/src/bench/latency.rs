@@ -126,7 +126,7 @@ async fn with_least_server(disk: Option<(PathBuf, Vec<u8>)>, topic: &str) -> Res
     let packet = raw::publish(topic, 1, 1, &[b'x'; PAYLOAD_BYTES]);
     let stream = std::net::TcpStream::connect(listener.local_addr()?)?;
     stream.set_nodelay(true)?;
-    let mut asked = vec![0; packet.len()];
+    let mut requested = vec![0; packet.len()];
     let server = tokio::task::spawn_blocking(move || -> Result<()> {
         let (mut client, _) = listener.accept()?;
         client.set_nodelay(true)?;
@@ -135,7 +135,7 @@ async fn with_least_server(disk: Option<(PathBuf, Vec<u8>)>, topic: &str) -> Res
             None => None,
         };
         for _ in 0..MESSAGES {
-            client.read_exact(&mut asked)?;
+            client.read_exact(&mut requested)?;
             if let Some((file, record)) = &mut file {
                 file.write_all(record)?;
                 file.sync_data()?;

@@ -120,7 +120,7 @@ impl Load {
         let sent = shared.sent.load(Ordering::Relaxed);
         let drained = async {
             // With room for one of one, none is under way.
-            room(&shared, 1).await;
+            space(&shared, 1).await;
         };
         let is_whole = tokio::select! {
             whole = tokio::time::timeout(DRAIN, drained) => whole.is_ok(),
@@ -162,7 +162,7 @@ impl Batch {
 }
 
 /// Waits until the slowest subscriber is less than `lag_max` behind; gives how many more messages may go out.
-async fn room(shared: &Shared, lag_max: u64) -> u64 {
+async fn space(shared: &Shared, lag_max: u64) -> u64 {
     loop {
         let moved = shared.moved.notified();
         let mut moved = std::pin::pin!(moved);
@@ -181,7 +181,7 @@ async fn room(shared: &Shared, lag_max: u64) -> u64 {
 async fn send(stream: TcpStream, batch: &Batch, shared: &Shared, until: Instant, lag_max: u64) -> Result<()> {
     let mut bytes = 0;
     while Instant::now() < until {
-        let packets = room(shared, lag_max).await.min(batch.packets);
+        let packets = space(shared, lag_max).await.min(batch.packets);
         let mut slice = batch.slice(bytes, packets);
         let whole = slice.len();
         // Counted before it is sent, so that nobody receives what was not counted.
@@ -226,7 +226,7 @@ async fn send_acknowledged(
                 },
             };
             if free > 0 && ahead == 0 && begun == acknowledged {
-                room(shared, lag_max).await;
+                space(shared, lag_max).await;
                 continue;
             }
             let packets = free.min(ahead);

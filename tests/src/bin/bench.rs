@@ -17,16 +17,16 @@ const OWN: [&str; 2] = ["drain", "fleet"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let mut wanted: Vec<String> = std::env::args().skip(1).collect();
-    for name in &wanted {
+    let mut chosen: Vec<String> = std::env::args().skip(1).collect();
+    for name in &chosen {
         ensure!(ALL.contains(&name.as_str()), "`{name}` is no benchmark; write some of {}", ALL.join(", "));
     }
-    if wanted.is_empty() {
-        wanted = ALL.map(str::to_owned).to_vec();
+    if chosen.is_empty() {
+        chosen = ALL.map(str::to_owned).to_vec();
     }
     let dir = tempfile::Builder::new().prefix("lineside-bench-").tempdir()?;
     println!("{}", machine());
-    let (own, shared): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|name| OWN.contains(&name.as_str()));
+    let (own, shared): (Vec<_>, Vec<_>) = chosen.into_iter().partition(|name| OWN.contains(&name.as_str()));
     if !shared.is_empty() {
         let mut site = Site::new(dir.path(), "bench-gateway", true)?;
         let measured = measure(&mut site, dir.path(), &shared).await;
@@ -43,11 +43,11 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn measure(site: &mut Site, dir: &Path, wanted: &[String]) -> Result<()> {
-    let is_wanted = |name: &str| wanted.iter().any(|wanted| wanted == name);
+async fn measure(site: &mut Site, dir: &Path, chosen: &[String]) -> Result<()> {
+    let is_chosen = |name: &str| chosen.iter().any(|chosen| chosen == name);
     site.start_central().await?;
     site.init_gateway().await?;
-    if is_wanted("deployment") {
+    if is_chosen("deployment") {
         deployment::start_to_ready(site).await?;
         deployment::apply_to_running(site).await?;
     } else {
@@ -61,18 +61,18 @@ async fn measure(site: &mut Site, dir: &Path, wanted: &[String]) -> Result<()> {
     }
     site.leaves_known(&ours).await?;
     // First, while neither side's heap has grown.
-    if is_wanted("idle") {
+    if is_chosen("idle") {
         idle::run(site, &mosquitto).await?;
     }
     let parts =
         Parts { ours: &ours, port: site.gateway_mqtt, agent: site.agent_id()?, mosquitto: &mosquitto };
-    if is_wanted("free") {
+    if is_chosen("free") {
         free::run(&parts).await?;
     }
-    if is_wanted("latency") {
+    if is_chosen("latency") {
         latency::run(site, &parts, dir).await?;
     }
-    if is_wanted("durable") {
+    if is_chosen("durable") {
         durable::run(site, &parts, dir).await?;
     }
     mosquitto.stop().await

@@ -88,7 +88,7 @@ async fn demo(site: &mut Site, report: &mut Report, is_once: bool) -> Result<()>
         return job::prove(site, &manifests, leaves, report).await;
     }
     let password = site.add_administrator(OPERATOR).await?;
-    print_ways_in(site, &password)?;
+    print_addresses(site, &password)?;
     stopped().await?;
     stop(leaves).await
 }
@@ -97,7 +97,7 @@ async fn demo(site: &mut Site, report: &mut Report, is_once: bool) -> Result<()>
 const OPERATOR: &str = "operator";
 
 /// Prints what to open and what to type next.
-fn print_ways_in(site: &Site, password: &str) -> Result<()> {
+fn print_addresses(site: &Site, password: &str) -> Result<()> {
     let agent = std::path::absolute(site_tests::process::binary("edge-agent")?)?;
     let value =
         format!("http://{}/api/devices/press-1/telemetry/temperature?api-version=2022-07-31", site.http);

@@ -33,7 +33,7 @@ async fn post(target: &Target, method: &str, path: &str, body: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn deep_json_is_refused_at_every_entrance_and_both_programs_start_again() {
+async fn deep_json_is_refused_at_every_api_and_both_programs_start_again() {
     let mut target = Target::start("deep JSON").await;
     let gateway = target.site.gateway.clone();
     for depth in [60, 100, 120, 124, 126, 127, 128, 200, 300, 10_000, 200_000] {

@@ -24,10 +24,10 @@ enum Kind {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+enum Replacement {
     /// It is removed while it is connected.
     Connected,
-    /// As [`Way::Connected`], and the gateway is killed at once.
+    /// As [`Replacement::Connected`], and the gateway is killed at once.
     Killed,
     /// It is removed and the next one made while the gateway is away.
     Away,
@@ -47,10 +47,12 @@ impl Kind {
     }
 
     /// What is made and removed on the gateway itself cannot be while it is away.
-    fn ways(self) -> &'static [Way] {
+    fn replacements(self) -> &'static [Replacement] {
         match self {
-            Self::Registered | Self::Module => &[Way::Connected, Way::Killed, Way::Away],
-            Self::Added | Self::User => &[Way::Connected, Way::Killed],
+            Self::Registered | Self::Module => {
+                &[Replacement::Connected, Replacement::Killed, Replacement::Away]
+            }
+            Self::Added | Self::User => &[Replacement::Connected, Replacement::Killed],
         }
     }
 
@@ -188,15 +190,15 @@ impl World {
     }
 
     /// Ends the present one and makes the next; `old` is the connection of the present one.
-    async fn replace(&mut self, kind: Kind, way: Way, mut old: Device) {
+    async fn replace(&mut self, kind: Kind, replacement: Replacement, mut old: Device) {
         let before = self.module_number();
-        match way {
-            Way::Connected => {
+        match replacement {
+            Replacement::Connected => {
                 self.remove(kind).await;
                 while old.events.poll().await.is_ok() {}
                 self.make(kind).await;
             }
-            Way::Killed => {
+            Replacement::Killed => {
                 self.remove(kind).await;
                 self.site.kill_agent().await.unwrap();
                 drop(old);
@@ -208,7 +210,7 @@ impl World {
                     self.make(kind).await;
                 }
             }
-            Way::Away => {
+            Replacement::Away => {
                 self.site.kill_agent().await.unwrap();
                 drop(old);
                 self.remove(kind).await;
@@ -232,34 +234,36 @@ impl World {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_of_an_identity_of_any_kind_that_ended_in_any_way_is_found_by_the_next_of_its_name() {
+async fn nothing_of_an_identity_of_any_kind_however_it_ended_is_found_by_the_next_of_its_name() {
     let seed =
         std::env::var("LINESIDE_SEED").map_or(u64::from(std::process::id()), |seed| seed.parse().unwrap());
     println!("LINESIDE_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let mut cases: Vec<(Kind, Way)> =
-        Kind::ALL.into_iter().flat_map(|kind| kind.ways().iter().map(move |way| (kind, *way))).collect();
+    let mut cases: Vec<(Kind, Replacement)> = Kind::ALL
+        .into_iter()
+        .flat_map(|kind| kind.replacements().iter().map(move |replacement| (kind, *replacement)))
+        .collect();
     cases.shuffle(&mut random);
     let dir = tempfile::tempdir().unwrap();
     let mut world = World::new(dir.path()).await;
     let mut watcher = staying(world.watcher.clone()).await;
     watcher.subscribe("line/#").await.unwrap();
 
-    for (number, (kind, way)) in cases.into_iter().enumerate() {
+    for (number, (kind, replacement)) in cases.into_iter().enumerate() {
         let free = format!("line/gone/{number}");
         let topic = kind.telemetry().filter(|_| random.random()).unwrap_or(free);
-        println!("{number}: {kind:?} ends {way:?}, with a will on {topic}");
+        println!("{number}: {kind:?} ends {replacement:?}, with a will on {topic}");
         let will = LastWill::new(topic, r#"{"is":"will"}"#, QoS::AtLeastOnce, false);
         let old = world.leaves(kind, will).await;
-        world.replace(kind, way, old).await;
+        world.replace(kind, replacement, old).await;
 
         let mut next = world.connected(kind, None).await;
-        assert!(!next.found_session, "{kind:?} {way:?}: the session of an earlier one");
+        assert!(!next.found_session, "{kind:?} {replacement:?}: the session of an earlier one");
         if let Some(telemetry) = kind.telemetry() {
             next.subscribe("$iothub/twin/res/#").await.unwrap();
             let twin = next.twin().await.unwrap();
-            assert!(twin["reported"].get("serial").is_none(), "{kind:?} {way:?}: {twin}");
-            assert_eq!(next.unasked().await.unwrap(), [""; 0], "{kind:?} {way:?}");
+            assert!(twin["reported"].get("serial").is_none(), "{kind:?} {replacement:?}: {twin}");
+            assert_eq!(next.unasked().await.unwrap(), [""; 0], "{kind:?} {replacement:?}");
             next.publish(&telemetry, &json!({"is": "next", "n": number}).to_string()).await.unwrap();
         }
         next.publish(&format!("line/next/{number}"), "{}").await.unwrap();
@@ -267,7 +271,7 @@ async fn nothing_of_an_identity_of_any_kind_that_ended_in_any_way_is_found_by_th
         watcher = staying(world.watcher.clone()).await;
         assert!(watcher.found_session);
         let heard = watcher.message_with("line/").await.unwrap().topic;
-        assert_eq!(heard, format!("line/next/{number}"), "{kind:?} {way:?}");
+        assert_eq!(heard, format!("line/next/{number}"), "{kind:?} {replacement:?}");
         next.client.disconnect().await.unwrap();
         while next.events.poll().await.is_ok() {}
         world.remove(kind).await;

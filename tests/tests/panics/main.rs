@@ -102,8 +102,8 @@ fn name(task: &str) -> &str {
 }
 
 /// What the end of a program told of its cause.
-fn told<'a>(log: &'a str, words: &str) -> &'a str {
-    log.lines().rfind(|line| line.contains(words)).unwrap_or_default()
+fn logged<'a>(log: &'a str, phrase: &str) -> &'a str {
+    log.lines().rfind(|line| line.contains(phrase)).unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -142,8 +142,8 @@ async fn each_task_that_panics_ends_its_program_in_order_or_itself_alone() {
         let code = ended.unwrap_or_else(|error| panic!("{task}: {error:#}"));
         let log = site.agent_log().split_off(before);
         assert_eq!(code, i32::from(EXIT_CODE), "{task}: {log}");
-        let told = told(&log, "cannot go on and stops");
-        assert!(told.contains(name(task)) && told.contains("injected"), "{task}: {told:?}");
+        let logged = logged(&log, "cannot go on and stops");
+        assert!(logged.contains(name(task)) && logged.contains("injected"), "{task}: {logged:?}");
         assert!(log.contains("edge-agent stopped"), "{task}: it did not stop in order: {log}");
         of_agent.order_nothing();
         site.start_agent().await.unwrap();
@@ -169,8 +169,8 @@ async fn each_task_that_panics_ends_its_program_in_order_or_itself_alone() {
         let code = ended.unwrap_or_else(|error| panic!("{task}: {error:#}"));
         let log = site.central_log().split_off(before);
         assert_eq!(code, i32::from(EXIT_CODE), "{task}: {log}");
-        let told = told(&log, "central stops");
-        assert!(told.contains(name(task)) && told.contains("injected"), "{task}: {told:?}");
+        let logged = logged(&log, "central stops");
+        assert!(logged.contains(name(task)) && logged.contains("injected"), "{task}: {logged:?}");
         assert!(log.contains("central has stopped"), "{task}: it did not stop in order: {log}");
         of_central.order_nothing();
         site.start_central().await.unwrap();

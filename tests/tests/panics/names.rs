@@ -100,7 +100,7 @@ pub(crate) const ELSEWHERE: &[&str] = &[
 /// The functions that give a task its name, as they are called.
 const GIVERS: &[&str] = &["tasks::spawn", "tasks::guard", " guard(", ".essential(", ".restarted("];
 /// From the call to the name: other arguments stand between.
-const REACH: usize = 80;
+const SPAN: usize = 80;
 
 fn sources(dir: &Path, texts: &mut Vec<String>) {
     for entry in std::fs::read_dir(dir).unwrap() {
@@ -129,7 +129,7 @@ fn each_name_that_the_sources_give_is_known_here() {
         })
         .filter_map(|(text, (at, giver))| {
             let call = &text[at + giver.len()..];
-            let begin = call.find('"').filter(|begin| *begin < REACH && !call[..*begin].contains('{'))?;
+            let begin = call.find('"').filter(|begin| *begin < SPAN && !call[..*begin].contains('{'))?;
             call[begin + 1..].split('"').next()
         })
         .collect();

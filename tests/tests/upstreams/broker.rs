@@ -146,7 +146,7 @@ impl Arrived {
 
 /// Looks at what arrives, over the broker's kills, and says whether it is there. It is when this returns: what mosquitto gets
 /// for nobody it forgets.
-pub(crate) async fn look(plain: u16) -> (mpsc::UnboundedReceiver<Arrived>, watch::Receiver<bool>) {
+pub(crate) async fn observe(plain: u16) -> (mpsc::UnboundedReceiver<Arrived>, watch::Receiver<bool>) {
     let (arrived, seen) = mpsc::unbounded_channel();
     let (there, mut is_there) = watch::channel(false);
     let mut options = MqttOptions::new("looker", "127.0.0.1", plain);

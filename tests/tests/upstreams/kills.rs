@@ -9,7 +9,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::broker::{Broker, STEP, gateway, is_now, look, start};
+use crate::broker::{Broker, STEP, gateway, is_now, observe, start};
 use crate::publisher;
 
 /// Lets the gateway through to the broker only while the looker is subscribed there: what mosquitto acknowledges to nobody
@@ -42,7 +42,7 @@ async fn a_broker_gets_every_message_in_order_while_it_and_the_daemon_are_killed
     let (rounds, each) = if is_long { (30, 4_000) } else { (3, 400) };
     let dir = tempfile::tempdir().unwrap();
     let mut broker = Broker::start(&dir.path().join("broker"), "require_certificate true").await;
-    let (mut seen, mut there) = look(broker.plain).await;
+    let (mut seen, mut there) = observe(broker.plain).await;
     let port = gate(broker.port, there.clone()).await;
     let mut site = gateway(&dir.path().join("site"), "up-kill", &broker.upstream(port, "")).await;
     let ids: Vec<String> = (0..4).map(|n| format!("press-{n}")).collect();

@@ -8,7 +8,7 @@ use site_tests::raw::Login;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 
-use crate::broker::{Broker, STEP, gateway, is_now, look, next, set_upstream, start};
+use crate::broker::{Broker, STEP, gateway, is_now, next, observe, set_upstream, start};
 use crate::publisher::{of, publish};
 
 async fn quarantine(site: &Site, arguments: &[&str]) -> Value {
@@ -45,7 +45,7 @@ async fn what_a_broker_refuses_is_set_aside_shown_put_back_and_dropped() {
     std::fs::write(&acl, "user gateway\ntopic write site/#\ntopic deny site/up-poison/bad\n").unwrap();
     let settings = format!("max_packet_size 3000\nacl_file {}", acl.display());
     let mut broker = Broker::start(&dir.path().join("broker"), &settings).await;
-    let (mut seen, mut there) = look(broker.plain).await;
+    let (mut seen, mut there) = observe(broker.plain).await;
     let mut site = gateway(&dir.path().join("site"), "up-poison", &broker.upstream(broker.port, "")).await;
     let logins = site.add_here(&["good", "bad"].map(str::to_owned)).await.unwrap();
     let (good, bad) = (of(&logins, "good"), of(&logins, "bad"));
@@ -97,7 +97,7 @@ async fn what_a_broker_refuses_is_set_aside_shown_put_back_and_dropped() {
 async fn a_broker_that_closes_the_connection_at_a_message_gets_the_others_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let broker = Broker::start(&dir.path().join("broker"), "max_packet_size 3000").await;
-    let (mut seen, _) = look(broker.plain).await;
+    let (mut seen, _) = observe(broker.plain).await;
     let upstream = broker.upstream(broker.port, "version = \"3.1.1\"\nproperties = \"topic\"");
     let mut site = gateway(&dir.path().join("site"), "up-close", &upstream).await;
     let good: Login = site.add_here(&["good".to_owned()]).await.unwrap().remove(0);

@@ -42,19 +42,19 @@ pub fn heights<'e>(
         }
         // Position of each on the path.
         let mut open: BTreeMap<&str, usize> = BTreeMap::from([(start, 0)]);
-        let mut way = vec![visit(start)];
-        while let Some(last) = way.last() {
+        let mut path = vec![visit(start)];
+        while let Some(last) = path.last() {
             let Some(edge) = last.edges.get(last.next).copied() else {
-                if let Some(done) = way.pop() {
+                if let Some(done) = path.pop() {
                     open.remove(done.id);
-                    let back_to = done.back_to.filter(|place| *place <= way.len());
+                    let back_to = done.back_to.filter(|place| *place <= path.len());
                     let height = back_to.map_or(Height::Levels(done.levels), |_| Height::InItself);
                     heights.insert(done.id, height);
                     // Every one between there and here is in itself too. Passed from one to the next, so that many ways back
                     // take no longer than one.
-                    let place = way.len();
+                    let place = path.len();
                     if let (Some(back_to), Some(above)) =
-                        (back_to.filter(|back_to| *back_to < place), way.last_mut())
+                        (back_to.filter(|back_to| *back_to < place), path.last_mut())
                     {
                         above.back_to = Some(above.back_to.map_or(back_to, |other| other.min(back_to)));
                     }
@@ -66,7 +66,7 @@ pub fn heights<'e>(
                 None => Some(0),
                 Some(id) if open.contains_key(id) => {
                     let place = open[id];
-                    if let Some(last) = way.last_mut() {
+                    if let Some(last) = path.last_mut() {
                         last.back_to = Some(last.back_to.map_or(place, |other| other.min(place)));
                     }
                     Some(0)
@@ -75,13 +75,13 @@ pub fn heights<'e>(
                     Some(Height::Levels(levels)) => Some(*levels),
                     Some(Height::InItself) => Some(0),
                     None => {
-                        open.insert(id, way.len());
-                        way.push(visit(id));
+                        open.insert(id, path.len());
+                        path.push(visit(id));
                         None
                     }
                 },
             };
-            if let (Some(below), Some(last)) = (below, way.last_mut()) {
+            if let (Some(below), Some(last)) = (below, path.last_mut()) {
                 last.levels = last.levels.max(below + edge.weight);
                 last.next += 1;
             }

@@ -177,34 +177,34 @@ impl fmt::Display for Problem {
 /// The problems of a document, the first [`PROBLEMS_MAX`] of them with a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems {
-    pub told: Vec<Problem>,
+    pub reported: Vec<Problem>,
     /// How many more there are.
     pub more: usize,
 }
 
 impl Problems {
     pub fn add(&mut self, element: Option<&str>, path: &str, rule: Rule, message: impl Into<String>) {
-        if self.told.len() >= PROBLEMS_MAX {
+        if self.reported.len() >= PROBLEMS_MAX {
             self.more += 1;
             return;
         }
         let element = element.map(str::to_owned);
-        self.told.push(Problem { element, path: path.to_owned(), rule, message: message.into() });
+        self.reported.push(Problem { element, path: path.to_owned(), rule, message: message.into() });
     }
 
     pub fn is_empty(&self) -> bool {
-        self.told.is_empty()
+        self.reported.is_empty()
     }
 
     /// How many there are, listed or not.
     pub fn count(&self) -> usize {
-        self.told.len() + self.more
+        self.reported.len() + self.more
     }
 }
 
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.told.iter().enumerate() {
+        for (index, problem) in self.reported.iter().enumerate() {
             if index > 0 {
                 f.write_str("; ")?;
             }

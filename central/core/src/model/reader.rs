@@ -321,14 +321,14 @@ impl<'o> Reader<'o> {
             match spec {
                 Some(spec) => self.read_property(context, spec, value, &path, element),
                 None => {
-                    let wanted = element.semantic_types.iter().find_map(|semantic| semantic.unit_type());
+                    let unit_type = element.semantic_types.iter().find_map(|semantic| semantic.unit_type());
                     let mut place = Place {
                         element: &element.id,
                         property: "unit",
                         path: &path,
                         problems: &mut self.problems,
                     };
-                    element.unit = terms::unit(value, wanted.unwrap_or_default(), &mut place);
+                    element.unit = terms::unit(value, unit_type.unwrap_or_default(), &mut place);
                 }
             }
         }

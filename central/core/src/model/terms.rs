@@ -54,18 +54,18 @@ pub fn read(
     found
 }
 
-/// The unit that a property names, one of the type `wanted`.
-pub fn unit(value: &Value, wanted: &str, place: &mut Place<'_>) -> Option<&'static str> {
+/// The unit that a property names, one of the type `expected`.
+pub fn unit(value: &Value, expected: &str, place: &mut Place<'_>) -> Option<&'static str> {
     let values = literals::values(value);
     let (rule, message) = match *values.as_slice() {
         [Value::String(text)] => match semantics::unit(text) {
-            Some((unit, unit_type)) if unit_type == wanted => return Some(unit),
+            Some((unit, unit_type)) if unit_type == expected => return Some(unit),
             Some((_, unit_type)) => {
-                let message = format!("is {text:?}, a {unit_type}; it must be a {wanted}");
+                let message = format!("is {text:?}, a {unit_type}; it must be a {expected}");
                 (Rule::SchemaNotRequiredType, message)
             }
             None if vocabulary::is_term_without_type(text, true) || dtmi::is_user(text) => {
-                (Rule::SchemaNotRequiredType, format!("is {text:?}; it must be a {wanted}"))
+                (Rule::SchemaNotRequiredType, format!("is {text:?}; it must be a {expected}"))
             }
             None => (Rule::BadDtmiOrTerm, format!("is {text:?}, which names no unit")),
         },

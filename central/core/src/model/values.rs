@@ -16,7 +16,7 @@ pub struct Fault {
     /// Where in the value: `axes[2].x`; empty for the value itself.
     pub path: String,
     pub found: String,
-    pub wanted: String,
+    pub expected: String,
 }
 
 impl fmt::Display for Fault {
@@ -24,7 +24,7 @@ impl fmt::Display for Fault {
         if !self.path.is_empty() {
             write!(f, "{}: ", self.path)?;
         }
-        write!(f, "{} is not {}", self.found, self.wanted)
+        write!(f, "{} is not {}", self.found, self.expected)
     }
 }
 
@@ -50,14 +50,14 @@ struct Checker {
 }
 
 impl Checker {
-    fn add(&mut self, path: &str, value: &Value, wanted: impl Into<String>) {
+    fn add(&mut self, path: &str, value: &Value, expected: impl Into<String>) {
         if self.faults.len() < FAULTS_MAX {
             let text = value.to_string();
             let found = match text.char_indices().nth(60) {
                 None => text,
                 Some((end, _)) => format!("{}...", &text[..end]),
             };
-            self.faults.push(Fault { path: path.to_owned(), found, wanted: wanted.into() });
+            self.faults.push(Fault { path: path.to_owned(), found, expected: expected.into() });
         }
     }
 
@@ -111,10 +111,17 @@ impl Checker {
         }
     }
 
-    fn check_numbers(&mut self, value: &Value, needed: &[&str], allowed: &[&str], wanted: &str, path: &str) {
-        let Some(members) = value.as_object() else { return self.add(path, value, wanted) };
+    fn check_numbers(
+        &mut self,
+        value: &Value,
+        needed: &[&str],
+        allowed: &[&str],
+        expected: &str,
+        path: &str,
+    ) {
+        let Some(members) = value.as_object() else { return self.add(path, value, expected) };
         for name in needed.iter().filter(|name| !members.contains_key(**name)) {
-            self.add(path, value, format!("{wanted}: `{name}` is missing"));
+            self.add(path, value, format!("{expected}: `{name}` is missing"));
         }
         for (name, member) in members
             .iter()

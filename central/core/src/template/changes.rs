@@ -32,12 +32,12 @@ pub fn changes(before: &Model, after: &Model) -> Vec<Change> {
     let mut comparison = Comparison { changes: Vec::new(), left: COMPARISONS_MAX };
     for (key, old) in &before {
         match after.get(key) {
-            None => comparison.add(key, format!("{} is removed", word(old)), true),
+            None => comparison.add(key, format!("{} is removed", kind_of(old)), true),
             Some(new) => comparison.content(key, old, new),
         }
     }
     for (key, new) in after.iter().filter(|(key, _)| !before.contains_key(*key)) {
-        comparison.add(key, format!("{} is added", word(new)), false);
+        comparison.add(key, format!("{} is added", kind_of(new)), false);
     }
     comparison.changes
 }
@@ -61,7 +61,7 @@ fn capabilities(model: &Model) -> BTreeMap<Key<'_>, &Content> {
 }
 
 /// What a capability is, in IoT Central's terms.
-fn word(content: &Content) -> &'static str {
+fn kind_of(content: &Content) -> &'static str {
     match &content.kind {
         ContentKind::Telemetry { .. } => "Telemetry",
         ContentKind::Property { .. } if content.is_cloud_property() => "Cloud property",
@@ -73,7 +73,7 @@ fn word(content: &Content) -> &'static str {
 }
 
 /// What a schema is, in one word.
-pub fn schema_word(schema: &Schema) -> &'static str {
+pub fn schema_kind(schema: &Schema) -> &'static str {
     match schema {
         Schema::Primitive(primitive) => primitive.as_str(),
         Schema::Geometry(geometry) => geometry.name,
@@ -100,8 +100,8 @@ impl Comparison {
     }
 
     fn content(&mut self, key: &Key<'_>, old: &Content, new: &Content) {
-        if word(old) != word(new) {
-            return self.add(key, format!("{} becomes {}", word(old), word(new).to_lowercase()), true);
+        if kind_of(old) != kind_of(new) {
+            return self.add(key, format!("{} becomes {}", kind_of(old), kind_of(new).to_lowercase()), true);
         }
         match (&old.kind, &new.kind) {
             (
@@ -197,9 +197,9 @@ impl Comparison {
             }
             (Schema::Array(old), Schema::Array(new)) => self.schema(key, old, new, &joined(at, "items")),
             (Schema::Map(old), Schema::Map(new)) => self.schema(key, old, new, &joined(at, "values")),
-            _ if schema_word(old) == schema_word(new) => {}
+            _ if schema_kind(old) == schema_kind(new) => {}
             _ => {
-                let text = format!("schema: {} becomes {}", schema_word(old), schema_word(new));
+                let text = format!("schema: {} becomes {}", schema_kind(old), schema_kind(new));
                 self.add(key, said(text), true);
             }
         }

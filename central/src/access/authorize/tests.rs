@@ -76,10 +76,10 @@ fn site(c: &Connection) {
 }
 
 #[test]
-fn every_way_in_is_decided_alike_for_every_kind_of_identity() {
+fn every_kind_of_access_is_decided_alike_for_every_kind_of_identity() {
     let dir = tempfile::tempdir().unwrap();
     let gw: DeviceId = "gw".parse().unwrap();
-    for (number, way) in Way::ALL.into_iter().enumerate() {
+    for (number, statement) in Statement::ALL.into_iter().enumerate() {
         for (of, name) in ALL_OF {
             // A store of its own for each: some ways register.
             let path = dir.path().join(format!("{number}-{of:?}.db"));
@@ -89,24 +89,26 @@ fn every_way_in_is_decided_alike_for_every_kind_of_identity() {
             let expected = match of {
                 Of::Itself | Of::Behind | Of::BlockedBehind => true,
                 Of::ModuleOfManifest | Of::ModuleOfReport | Of::ModuleWithTwin => true,
-                Of::MadeUpModule => way != Way::Reported,
-                Of::Unknown => matches!(way, Way::Telemetry | Way::Reported | Way::Presence),
+                Of::MadeUpModule => statement != Statement::Reported,
+                Of::Unknown => {
+                    matches!(statement, Statement::Telemetry | Statement::Reported | Statement::Presence)
+                }
                 Of::Deleted | Of::DeletedAndAnew | Of::Detached | Of::Elsewhere => false,
                 Of::OtherGateway | Of::ModuleElsewhere | Of::ModuleOfDevice => false,
             };
-            let decided = authorize(&c, &gw, &name.parse().unwrap(), way, None);
-            assert_eq!(decided.is_ok(), expected, "{way:?} of {of:?}: {decided:?}");
+            let decided = authorize(&c, &gw, &name.parse().unwrap(), statement, None);
+            assert_eq!(decided.is_ok(), expected, "{statement:?} of {of:?}: {decided:?}");
             if let Err(error) = decided {
-                assert!(matches!(error, ServiceError::Forbidden(_)), "{way:?} of {of:?}: {error:?}");
+                assert!(matches!(error, ServiceError::Forbidden(_)), "{statement:?} of {of:?}: {error:?}");
             }
             let registered = devices::list(&c, "", 100).unwrap();
             let is_claimed = of == Of::Unknown && expected;
-            assert_eq!(registered.len(), before.len() + usize::from(is_claimed), "{way:?} of {of:?}");
+            assert_eq!(registered.len(), before.len() + usize::from(is_claimed), "{statement:?} of {of:?}");
             assert_eq!(
                 registered.iter().filter(|device| device.id.as_str() == name).cloned().collect::<Vec<_>>()
                     == before.iter().filter(|device| device.id.as_str() == name).cloned().collect::<Vec<_>>(),
                 !is_claimed,
-                "{way:?} of {of:?}"
+                "{statement:?} of {of:?}"
             );
         }
     }
@@ -120,15 +122,21 @@ fn a_speaker_that_was_deleted_or_blocked_leaves_no_will_and_brings_nobody() {
     for speaker in ["deleted", "blocked", "press", "detached"] {
         let speaker: DeviceId = speaker.parse().unwrap();
         let own = Identity::device(speaker.clone());
-        let will = authorize(&c, &speaker, &own, Way::Will, None);
+        let will = authorize(&c, &speaker, &own, Statement::Will, None);
         assert_eq!(will.is_ok(), matches!(speaker.as_str(), "press" | "detached"), "{will:?}");
-        for way in Way::ALL {
+        for statement in Statement::ALL {
             for of in ["brought", "gw", "gw/filter", "lathe"] {
-                let decided = authorize(&c, &speaker, &of.parse().unwrap(), way, None);
-                assert!(matches!(decided, Err(ServiceError::Forbidden(_))), "{speaker}: {way:?} of {of}");
+                let decided = authorize(&c, &speaker, &of.parse().unwrap(), statement, None);
+                assert!(
+                    matches!(decided, Err(ServiceError::Forbidden(_))),
+                    "{speaker}: {statement:?} of {of}"
+                );
             }
             let module = Identity::module(speaker.clone(), "m".parse().unwrap());
-            assert!(authorize(&c, &speaker, &module, way, None).is_err(), "{speaker}: {way:?} of a module");
+            assert!(
+                authorize(&c, &speaker, &module, statement, None).is_err(),
+                "{speaker}: {statement:?} of a module"
+            );
         }
     }
     assert!(devices::get(&c, &"brought".parse().unwrap()).unwrap().is_none());
@@ -147,29 +155,29 @@ fn a_gateway_reports_sections_of_a_bounded_number_of_modules_that_nobody_gave_it
     let mut taken = 0;
     for n in 0..2 * MODULES_MAX {
         let module: Identity = format!("gw/m{n}").parse().unwrap();
-        if authorize(&c, &gw, &module, Way::Reported, None).is_ok() {
+        if authorize(&c, &gw, &module, Statement::Reported, None).is_ok() {
             twins::write(&c, &module, Half::Reported, &Section::default(), 1).unwrap();
             taken += 1;
         }
     }
     assert!(taken <= MODULES_MAX && taken > MODULES_MAX - 10, "{taken}");
     assert!(
-        authorize(&c, &gw, &"gw/filter".parse().unwrap(), Way::Reported, None).is_ok(),
+        authorize(&c, &gw, &"gw/filter".parse().unwrap(), Statement::Reported, None).is_ok(),
         "of its manifest"
     );
 }
 
 #[test]
-fn a_gateway_registers_a_bounded_number_of_devices_by_its_own_word() {
+fn a_gateway_registers_a_bounded_number_of_devices_by_its_own_claim() {
     let dir = tempfile::tempdir().unwrap();
     let c = schema::open(&dir.path().join("central.db")).unwrap();
     site(&c);
     c.execute_batch("BEGIN").unwrap();
     let claim = |gateway: &str, n: usize| {
         let of: Identity = format!("claimed-{n}").parse().unwrap();
-        authorize(&c, &gateway.parse().unwrap(), &of, Way::ALL[n % Way::ALL.len()], None)
+        authorize(&c, &gateway.parse().unwrap(), &of, Statement::ALL[n % Statement::ALL.len()], None)
     };
-    let registering = || (0..usize::MAX).filter(|n| Way::ALL[n % Way::ALL.len()].registers());
+    let registering = || (0..usize::MAX).filter(|n| Statement::ALL[n % Statement::ALL.len()].registers());
     for n in registering().take(CLAIMS_MAX) {
         claim("gw", n).unwrap();
     }
@@ -198,7 +206,7 @@ fn a_claim_does_not_replace_an_operators_relationship() {
         target: press.id.clone(),
     };
     relationships::put(&c, &relationship).unwrap();
-    let refused = authorize(&c, &gw, &"ghost".parse().unwrap(), Way::Telemetry, None);
+    let refused = authorize(&c, &gw, &"ghost".parse().unwrap(), Statement::Telemetry, None);
     assert!(matches!(refused, Err(ServiceError::Conflict(_))), "{refused:?}");
     assert_eq!(devices::get(&c, &press.id).unwrap().unwrap().gateway, Some(gw));
 }

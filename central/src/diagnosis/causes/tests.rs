@@ -30,8 +30,8 @@ fn refused(why: &str) -> DiagnosisFacts {
     DiagnosisFacts { attempts: vec![attempt(why, NOW_MS - 1000)], ..away() }
 }
 
-fn carrier(is_connected: bool, is_blocked: bool) -> Option<CarrierKnown> {
-    Some(CarrierKnown { id: "gw".into(), is_blocked, is_connected, last_seen_ms: Some(NOW_MS - 7_200_000) })
+fn serving_gateway(is_connected: bool, is_blocked: bool) -> Option<GatewayKnown> {
+    Some(GatewayKnown { id: "gw".into(), is_blocked, is_connected, last_seen_ms: Some(NOW_MS - 7_200_000) })
 }
 
 fn lost(cause: &str) -> DiagnosisFacts {
@@ -68,7 +68,7 @@ fn each_cause_follows_from_its_facts() {
     let rows: Vec<(&str, DiagnosisFacts, &[&str], &str)> = vec![
         ("provisioned and well", here(), &[], ""),
         ("registered", never(), &["never-connected"], "central has not seen it try"),
-        ("registered behind a gateway", DiagnosisFacts { gateway: carrier(true, false), ..never() }, &["never-connected"], "gateway `gw`"),
+        ("registered behind a gateway", DiagnosisFacts { gateway: serving_gateway(true, false), ..never() }, &["never-connected"], "gateway `gw`"),
         ("blocked", blocked, &["blocked"], "blocked by an operator"),
         ("waiting for approval (400209)", DiagnosisFacts { is_waiting: true, ..never() }, &["waiting-for-approval"], "approval"),
         ("wrong key (401002)", refused("the signature was made with another key than d's"), &["wrong-key"], "3 times"),
@@ -81,8 +81,8 @@ fn each_cause_follows_from_its_facts() {
         ("enrolment refused (404, 409)", refused("enrolment: there is no such ID scope"), &["enrolment-refused"], "ID scope"),
         ("throttled (429)", refused("too many attempts"), &["throttled"], "too many"),
         ("refused otherwise (500)", refused("the store failed"), &["refused"], "the store failed"),
-        ("gateway down", DiagnosisFacts { gateway: carrier(false, false), ..away() }, &["gateway-down"], "gw"),
-        ("gateway blocked", DiagnosisFacts { gateway: carrier(false, true), ..away() }, &["gateway-blocked"], "blocked"),
+        ("gateway down", DiagnosisFacts { gateway: serving_gateway(false, false), ..away() }, &["gateway-down"], "gw"),
+        ("gateway blocked", DiagnosisFacts { gateway: serving_gateway(false, true), ..away() }, &["gateway-blocked"], "blocked"),
         ("link down since", away(), &["link-down"], "2027-01-15T07:59:00.000Z"),
         ("refused before it was there last", DiagnosisFacts { attempts: vec![attempt("the token expired 5 s ago", NOW_MS - 90_000)], ..away() }, &["link-down"], "last seen"),
         ("refused, and there now", DiagnosisFacts { attempts: vec![attempt("the token expired 5 s ago", NOW_MS - 1000)], ..here() }, &[], ""),
@@ -103,16 +103,19 @@ fn each_cause_follows_from_its_facts() {
         ("connected and quiet", DiagnosisFacts { connected_since_ms: Some(1), last_message_ms: None, ..away() }, &["connected-and-quiet"], "never sent"),
         ("quiet for a while", DiagnosisFacts { last_message_ms: None, ..here() }, &[], ""),
     ];
-    for (name, facts, ids, words) in rows {
+    for (name, facts, ids, phrase) in rows {
         let causes = causes(&facts);
         let found: Vec<&str> = causes.iter().map(|cause| cause.id).collect();
         assert_eq!(found, ids, "{name}");
-        let told = text("offline", &causes);
-        assert!(told.contains(words), "{name}: {told}");
+        let rendered = text("offline", &causes);
+        assert!(rendered.contains(phrase), "{name}: {rendered}");
         for cause in causes {
             assert!(cause.sentence.ends_with('.') || !cause.evidence.is_empty(), "{name}: {cause:?}");
             assert!(!cause.mend.text.is_empty(), "{name}: {cause:?}");
-            assert!(told.contains(&cause.sentence) && told.contains(&cause.mend.text), "{name}: {told}");
+            assert!(
+                rendered.contains(&cause.sentence) && rendered.contains(&cause.mend.text),
+                "{name}: {rendered}"
+            );
         }
     }
 }
@@ -130,7 +133,7 @@ fn whatever_is_silent_has_a_cause_and_the_list_is_bounded() {
             is_blocked: bit(1),
             is_waiting: bit(2),
             last_seen_ms: bit(3).then_some(NOW_MS - 5),
-            gateway: if bit(4) { carrier(bit(5), false) } else { None },
+            gateway: if bit(4) { serving_gateway(bit(5), false) } else { None },
             attempts: if bit(6) { attempts } else { Vec::new() },
             stopped_modules: vec![StoppedModule::default(); 1000],
             findings: vec![KnownFinding { level: "error".into(), ..KnownFinding::default() }; 1000],

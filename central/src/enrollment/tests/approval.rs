@@ -4,7 +4,7 @@ use super::*;
 
 /// What central knows of the device before it enrols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum Membership {
     Unknown,
     /// A gateway's word alone registered it.
     Claimed,
@@ -20,7 +20,7 @@ enum Standing {
     Deleted,
 }
 
-impl Standing {
+impl Membership {
     const ALL: [Self; 9] = [
         Self::Unknown,
         Self::Claimed,
@@ -55,19 +55,19 @@ impl World {
     }
 
     fn set_admission(&self, device: &str, enabled: bool, is_waiting: bool) {
-        let standing = self.device(device).unwrap();
-        devices::put(&self.c, &Device { enabled, is_waiting, ..standing }).unwrap();
+        let membership = self.device(device).unwrap();
+        devices::put(&self.c, &Device { enabled, is_waiting, ..membership }).unwrap();
     }
 
-    fn stand(&self, device: &str, proof: Proof, leaf: &[u8], via: Via, standing: Standing) {
-        if standing == Standing::Registered {
+    fn stand(&self, device: &str, proof: Proof, leaf: &[u8], via: Via, membership: Membership) {
+        if membership == Membership::Registered {
             self.prepare(device, proof, leaf, via, State::Registered).unwrap();
             return;
         }
-        if standing == Standing::Claimed {
+        if membership == Membership::Claimed {
             self.claim(&id("claimant"), device);
         }
-        if matches!(standing, Standing::Unknown | Standing::Claimed) {
+        if matches!(membership, Membership::Unknown | Membership::Claimed) {
             return;
         }
         self.set_auto_approve(false);
@@ -78,18 +78,18 @@ impl World {
         };
         let registered = self.register(&before, via.gateway().as_ref()).unwrap();
         assert_eq!(registered.device.admission(), Admission::Waiting, "{device}");
-        match standing {
-            Standing::Unknown | Standing::Claimed | Standing::Registered | Standing::Waiting => {}
-            Standing::Approved => self.set_admission(device, true, false),
-            Standing::Rejected => self.set_admission(device, false, true),
-            Standing::Unblocked => {
+        match membership {
+            Membership::Unknown | Membership::Claimed | Membership::Registered | Membership::Waiting => {}
+            Membership::Approved => self.set_admission(device, true, false),
+            Membership::Rejected => self.set_admission(device, false, true),
+            Membership::Unblocked => {
                 self.set_admission(device, false, true);
                 let mut unblocked = self.device(device).unwrap();
                 unblocked.set_enabled(true);
                 devices::put(&self.c, &unblocked).unwrap();
             }
-            Standing::Blocked => self.set_admission(device, false, false),
-            Standing::Deleted => assert!(devices::delete(&self.c, &id(device)).unwrap()),
+            Membership::Blocked => self.set_admission(device, false, false),
+            Membership::Deleted => assert!(devices::delete(&self.c, &id(device)).unwrap()),
         }
     }
 
@@ -105,27 +105,27 @@ impl World {
 }
 
 #[test]
-fn every_proof_of_a_device_of_every_standing_is_admitted_waits_or_is_refused_as_its_group_approves() {
+fn every_proof_of_a_device_of_every_membership_is_admitted_waits_or_is_refused_as_its_group_approves() {
     let world = World::new();
     let mut cases = 0;
     for proof in Proof::ALL {
         for via in [Via::Central, Via::Listed] {
-            for standing in Standing::ALL {
+            for membership in Membership::ALL {
                 for auto_approve in [true, false] {
-                    let name = format!("device-{proof:?}-{via:?}-{standing:?}-{auto_approve}");
+                    let name = format!("device-{proof:?}-{via:?}-{membership:?}-{auto_approve}");
                     // Its proof of before would not do through a gateway: see the matrix of places.
-                    let is_own_by_word = standing == Standing::Registered && proof.is_certificate();
-                    if is_own_by_word && via != Via::Central {
+                    let is_own_by_claim = membership == Membership::Registered && proof.is_certificate();
+                    if is_own_by_claim && via != Via::Central {
                         continue;
                     }
                     cases += 1;
                     let leaf = world.ca.leaf(&name);
-                    world.stand(&name, proof, &leaf, via, standing);
+                    world.stand(&name, proof, &leaf, via, membership);
                     world.set_auto_approve(auto_approve);
                     let before = world.device(&name);
                     let lifetime_secs = if proof == Proof::Token { 3600 } else { 1800 };
                     let shown = match proof {
-                        Proof::Token | Proof::UsedToken if standing == Standing::Registered => {
+                        Proof::Token | Proof::UsedToken if membership == Membership::Registered => {
                             world.token(&name, &OWN_KEY, lifetime_secs)
                         }
                         Proof::Token | Proof::UsedToken => world.group_token(&name, lifetime_secs),
@@ -136,7 +136,7 @@ fn every_proof_of_a_device_of_every_standing_is_admitted_waits_or_is_refused_as_
                         }
                     };
                     let registered = world.register(&shown, via.gateway().as_ref());
-                    let expected = standing.admission(auto_approve).filter(|_| !proof.is_strangers());
+                    let expected = membership.admission(auto_approve).filter(|_| !proof.is_strangers());
                     let Some(expected) = expected else {
                         assert!(registered.is_err(), "{name}");
                         assert!(world.device(&name) == before, "{name} was changed by a refused enrolment");

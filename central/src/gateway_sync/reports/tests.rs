@@ -18,7 +18,7 @@ fn with_gateway() -> Counted {
 }
 
 #[test]
-fn presence_of_modules_that_a_gateway_makes_up_is_looked_up_once() {
+fn presence_of_modules_that_a_gateway_makes_up_is_queried_once() {
     let counted = with_gateway();
     let clients: Vec<ClientPresence> = (0..1500)
         .map(|n| ClientPresence {

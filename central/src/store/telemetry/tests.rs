@@ -88,7 +88,7 @@ async fn the_oldest_messages_go_when_there_are_more_than_are_kept() {
 }
 
 #[tokio::test]
-async fn what_is_kept_of_each_device_is_counted_exactly_and_the_largest_gives_way() {
+async fn what_is_kept_of_each_device_is_counted_exactly_and_the_largest_is_evicted() {
     use rand::rngs::StdRng;
     use rand::{Rng as _, SeedableRng as _};
     let dir = tempfile::tempdir().unwrap();

@@ -44,15 +44,15 @@ async fn many_at_once_are_stored_in_their_order_each_once_and_a_refused_one_refu
     let (store, ingest) = site(dir.path()).await;
     let gateway = via(1);
     let count = BATCH_MAX as u64 * 2 + 7;
-    let mut told = Vec::new();
+    let mut outcome = Vec::new();
     for sequence in 1..=count {
         let from = if sequence == 5 { "stranger" } else { "press-1" };
-        told.push(ingest.put(message(from, sequence), Some(gateway.clone())));
+        outcome.push(ingest.put(message(from, sequence), Some(gateway.clone())));
     }
     // Sent again before the first was acknowledged.
-    told.push(ingest.put(message("press-1", 3), Some(gateway.clone())));
-    for (index, told) in told.into_iter().enumerate() {
-        let result = told.await;
+    outcome.push(ingest.put(message("press-1", 3), Some(gateway.clone())));
+    for (index, outcome) in outcome.into_iter().enumerate() {
+        let result = outcome.await;
         match index {
             4 => assert!(matches!(result, Err(ServiceError::Forbidden(_))), "{result:?}"),
             _ => result.unwrap(),
@@ -75,13 +75,13 @@ async fn many_at_once_are_stored_in_their_order_each_once_and_a_refused_one_refu
 }
 
 #[tokio::test]
-async fn a_closed_store_tells_everybody_who_waits() {
+async fn a_closed_store_notifies_everybody_who_waits() {
     let dir = tempfile::tempdir().unwrap();
     let (store, ingest) = site(dir.path()).await;
     store.close().await;
     for _ in 0..2 {
-        let told = ingest.put(message("press-1", 1), None).await;
-        assert!(matches!(told, Err(ServiceError::Store(StoreError::NotCommitted))), "{told:?}");
+        let outcome = ingest.put(message("press-1", 1), None).await;
+        assert!(matches!(outcome, Err(ServiceError::Store(StoreError::NotCommitted))), "{outcome:?}");
     }
 }
 

@@ -79,16 +79,16 @@ fn hurt(disk: &Disk, name: &str, how: Hurt) -> Disk {
 }
 
 #[tokio::test]
-async fn what_is_cut_off_or_gone_after_a_kill_is_told_to_the_last_record() {
+async fn what_is_cut_off_or_gone_after_a_kill_is_reported_to_the_last_record() {
     let disk = three_open_segments().await;
     let whole = Log::open_on(Arc::new(disk.after_kill()), options()).unwrap();
     assert_eq!(sequences(&close_and_read(&whole).await), (1..=21).collect::<Vec<_>>());
     assert!(whole.losses().is_empty(), "a kill alone loses nothing");
-    let (mut trials, mut arrived, mut told) = (0, 0, 0);
+    let (mut trials, mut arrived, mut reported) = (0, 0, 0);
     for name in disk.segments() {
         let lens = (0..disk.bytes(&name).len()).step_by(7);
-        let ways = lens.flat_map(|at| [Hurt::CutTo(at), Hurt::ZeroFrom(at)]);
-        for how in ways.chain([Hurt::Removed]) {
+        let damages = lens.flat_map(|at| [Hurt::CutTo(at), Hurt::ZeroFrom(at)]);
+        for how in damages.chain([Hurt::Removed]) {
             let what = format!("{name} {how:?}");
             let hurt = hurt(&disk, &name, how);
             let log = Log::open_on(Arc::new(hurt.clone()), options()).unwrap();
@@ -100,15 +100,19 @@ async fn what_is_cut_off_or_gone_after_a_kill_is_told_to_the_last_record() {
             assert_eq!(log.stats().lost.damaged, lost, "{what}");
             let log = Log::open_on(Arc::new(hurt), options()).unwrap();
             assert_eq!(close_and_read(&log).await.len(), read.len(), "{what}");
-            assert_eq!(log.gaps().iter().map(|gap| gap.count).sum::<u64>(), lost, "{what}: told once");
-            (trials, arrived, told) = (trials + 1, arrived + read.len(), told + lost);
+            assert_eq!(
+                log.loss_records().iter().map(|loss| loss.count).sum::<u64>(),
+                lost,
+                "{what}: told once"
+            );
+            (trials, arrived, reported) = (trials + 1, arrived + read.len(), reported + lost);
         }
     }
-    println!("{trials} segments cut, zeroed or gone: arrived {arrived}, told as damaged {told}, lost 0");
+    println!("{trials} segments cut, zeroed or gone: arrived {arrived}, told as damaged {reported}, lost 0");
 }
 
 #[tokio::test]
-async fn all_segments_gone_after_a_kill_are_told_though_the_ledger_was_not_written_since() {
+async fn all_segments_gone_after_a_kill_are_reported_though_the_ledger_was_not_written_since() {
     let dir = tempfile::tempdir().unwrap();
     let large = LogOptions { segment_bytes: 1 << 20, bytes_max: 8 << 20, ..options() };
     let log = Log::open(dir.path(), large.clone()).unwrap();
@@ -161,9 +165,9 @@ async fn a_log_that_is_open_is_not_opened_again_though_its_lock_file_was_removed
 }
 
 #[tokio::test]
-async fn a_flipped_bit_anywhere_costs_at_most_its_record_and_is_told() {
+async fn a_flipped_bit_anywhere_costs_at_most_its_record_and_is_reported() {
     let disk = three_segments().await;
-    let (mut bits, mut arrived, mut told) = (0, 0, 0);
+    let (mut bits, mut arrived, mut reported) = (0, 0, 0);
     for name in disk.segments() {
         let whole = disk.bytes(&name);
         for at in 0..whole.len() {
@@ -179,17 +183,17 @@ async fn a_flipped_bit_anywhere_costs_at_most_its_record_and_is_told() {
                 _ => panic!("byte {at} of {name}: {missing:?} missing"),
             }
             assert!(read.is_sorted_by(|a, b| a < b), "byte {at} of {name}: {read:?}");
-            (bits, arrived, told) = (bits + 1, arrived + read.len(), told + missing.len());
+            (bits, arrived, reported) = (bits + 1, arrived + read.len(), reported + missing.len());
         }
     }
     println!(
-        "{bits} flipped bits: acknowledged {}, arrived {arrived}, told as damaged {told}, lost 0, twice 0",
+        "{bits} flipped bits: acknowledged {}, arrived {arrived}, told as damaged {reported}, lost 0, twice 0",
         bits * 21
     );
 }
 
 #[tokio::test]
-async fn a_missing_segment_is_told_as_lost() {
+async fn a_missing_segment_is_reported_as_lost() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), options()).unwrap();
     fill(&log, 21, 100).await;
@@ -277,7 +281,7 @@ async fn files_of_a_newer_program_are_refused_and_not_touched() {
 }
 
 #[tokio::test]
-async fn a_segment_of_another_queue_is_set_aside_and_its_place_is_told_as_lost() {
+async fn a_segment_of_another_queue_is_set_aside_and_its_place_is_reported_as_lost() {
     let (disk, other) = (three_segments().await, three_segments().await);
     let name = disk.segments().remove(1);
     let foreign = disk.with(&name, other.bytes(&name));
@@ -291,7 +295,7 @@ async fn a_segment_of_another_queue_is_set_aside_and_its_place_is_told_as_lost()
 #[tokio::test]
 async fn any_file_empty_or_full_of_noise_or_gone_costs_only_its_own_records_and_the_log_starts() {
     let disk = three_segments().await;
-    let (mut trials, mut arrived, mut told) = (0, 0, 0);
+    let (mut trials, mut arrived, mut reported) = (0, 0, 0);
     for name in files(&disk) {
         let noise = (0..disk.bytes(&name).len()).map(|n| (n * 7919) as u8).collect();
         for bytes in [Some(Vec::new()), Some(noise), None] {
@@ -306,21 +310,21 @@ async fn any_file_empty_or_full_of_noise_or_gone_costs_only_its_own_records_and_
             let lost: u64 = log.losses().iter().map(|loss| loss.count).sum();
             assert_eq!(read.len() as u64 + lost, 22, "{what}: {read:?} {:?}", log.losses());
             assert_eq!(lost, if name == "ledger" { 0 } else { 7 }, "{what}");
-            assert_eq!(log.gaps().iter().map(|gap| gap.count).sum::<u64>(), lost, "{what}");
+            assert_eq!(log.loss_records().iter().map(|loss| loss.count).sum::<u64>(), lost, "{what}");
             // And again: it stays told, once.
             let log = Log::open_on(Arc::new(hurt), options()).unwrap();
             assert_eq!(close_and_read(&log).await.len(), read.len(), "{what}");
-            (trials, arrived, told) = (trials + 1, arrived + read.len(), told + lost);
+            (trials, arrived, reported) = (trials + 1, arrived + read.len(), reported + lost);
         }
     }
     println!(
-        "{trials} files emptied, overwritten or gone: acknowledged {}, arrived {arrived}, told as damaged {told}, lost 0, twice 0",
+        "{trials} files emptied, overwritten or gone: acknowledged {}, arrived {arrived}, told as damaged {reported}, lost 0, twice 0",
         trials * 22
     );
 }
 
 #[tokio::test]
-async fn a_log_of_which_nothing_can_be_read_begins_anew_and_tells_what_it_can() {
+async fn a_log_of_which_nothing_can_be_read_begins_anew_and_says_what_it_can() {
     let mut disk = three_segments().await;
     for name in files(&disk) {
         disk = disk.with(&name, vec![0xa5; 500]);
@@ -331,8 +335,11 @@ async fn a_log_of_which_nothing_can_be_read_begins_anew_and_tells_what_it_can() 
     log.close().await;
     let log = Log::open_on(Arc::new(disk.clone()), options()).unwrap();
     assert_eq!(sequences(&close_and_read(&log).await), [2, 3]);
-    let gaps = log.gaps();
-    assert_eq!((gaps.len(), gaps[0].cause, gaps[0].first, gaps[0].last), (1, Cause::Damaged, 1, 15));
+    let loss_records = log.loss_records();
+    assert_eq!(
+        (loss_records.len(), loss_records[0].cause, loss_records[0].first, loss_records[0].last),
+        (1, Cause::Damaged, 1, 15)
+    );
     assert_eq!(log.stats().set_aside, 3);
 }
 
@@ -352,8 +359,11 @@ async fn a_segment_with_damage_is_kept_aside_when_it_is_done_with() {
     log.close().await;
     assert_eq!(hurt.bytes(&format!("{name}.damaged")), bytes);
     assert_eq!(log.stats().set_aside, 1);
-    let gaps = Log::open_on(Arc::new(hurt), options()).unwrap().gaps();
-    assert_eq!((gaps.len(), gaps[0].first, gaps[0].count, gaps[0].cause), (1, 1, 1, Cause::Damaged));
+    let loss_records = Log::open_on(Arc::new(hurt), options()).unwrap().loss_records();
+    assert_eq!(
+        (loss_records.len(), loss_records[0].first, loss_records[0].count, loss_records[0].cause),
+        (1, 1, 1, Cause::Damaged)
+    );
 }
 
 #[tokio::test]

@@ -16,8 +16,8 @@ use crate::{Cause, Epoch, Log};
 struct Upstream {
     highest: BTreeMap<(Uuid, Epoch), u64>,
     arrived: Vec<Bytes>,
-    loss_marks: BTreeMap<(Uuid, Epoch), u64>,
-    told: u64,
+    loss_watermarks: BTreeMap<(Uuid, Epoch), u64>,
+    reported: u64,
 }
 
 impl Upstream {
@@ -43,13 +43,13 @@ impl Upstream {
     }
 
     async fn hear_losses(&mut self, log: &Log) {
-        for gap in log.gaps_to_tell().await.unwrap() {
-            let mark = self.loss_marks.entry((log.id(), gap.epoch)).or_default();
-            if gap.number > *mark {
-                *mark = gap.number;
-                self.told += gap.count;
+        for loss in log.losses_to_report().await.unwrap() {
+            let watermark = self.loss_watermarks.entry((log.id(), loss.epoch)).or_default();
+            if loss.number > *watermark {
+                *watermark = loss.number;
+                self.reported += loss.count;
             }
-            log.gaps_told(gap.number);
+            log.losses_reported(loss.number);
         }
     }
 }
@@ -107,7 +107,7 @@ impl Appended {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Way {
+enum Setback {
     /// The directory is replaced by a copy of an earlier moment, taken while the log was open.
     Restored,
     /// As it is, with the copy open beside it.
@@ -122,10 +122,16 @@ enum Way {
     LedgerLost,
 }
 
-const WAYS: [Way; 6] =
-    [Way::Restored, Way::Cloned, Way::TailCut, Way::LedgerOlder, Way::LedgerNewer, Way::LedgerLost];
+const SETBACKS: [Setback; 6] = [
+    Setback::Restored,
+    Setback::Cloned,
+    Setback::TailCut,
+    Setback::LedgerOlder,
+    Setback::LedgerNewer,
+    Setback::LedgerLost,
+];
 
-async fn go_back(way: Way, seed: u64) {
+async fn go_back(setback: Setback, seed: u64) {
     let mut random = Random(seed);
     let (mut upstream, mut appended) = (Upstream::default(), Appended::default());
     let mut dir = tempfile::tempdir().unwrap();
@@ -136,29 +142,29 @@ async fn go_back(way: Way, seed: u64) {
     let before = copy(dir.path());
     appended.append(&log, 1 + random.below(60)).await;
     upstream.connect(&log, random.below(60) as usize).await;
-    let original = match way {
-        Way::Cloned => Some(log),
+    let original = match setback {
+        Setback::Cloned => Some(log),
         _ => {
             log.close().await;
             None
         }
     };
     let ledger = |of: &TempDir| of.path().join("ledger");
-    match way {
-        Way::Restored | Way::Cloned => {}
-        Way::LedgerNewer => drop(std::fs::copy(ledger(&dir), ledger(&before)).unwrap()),
-        Way::LedgerOlder => drop(std::fs::copy(ledger(&before), ledger(&dir)).unwrap()),
-        Way::LedgerLost => std::fs::remove_file(ledger(&dir)).unwrap(),
-        Way::TailCut => {
+    match setback {
+        Setback::Restored | Setback::Cloned => {}
+        Setback::LedgerNewer => drop(std::fs::copy(ledger(&dir), ledger(&before)).unwrap()),
+        Setback::LedgerOlder => drop(std::fs::copy(ledger(&before), ledger(&dir)).unwrap()),
+        Setback::LedgerLost => std::fs::remove_file(ledger(&dir)).unwrap(),
+        Setback::TailCut => {
             std::fs::copy(ledger(&before), ledger(&dir)).unwrap();
             let file = std::fs::OpenOptions::new().write(true).open(last_segment(dir.path())).unwrap();
             let len = file.metadata().unwrap().len();
             file.set_len(SEGMENT_HEADER + random.below(len - SEGMENT_HEADER + 1)).unwrap();
         }
     }
-    let original_dir = match way {
-        Way::Restored | Way::Cloned | Way::LedgerNewer => std::mem::replace(&mut dir, before),
-        Way::TailCut | Way::LedgerOlder | Way::LedgerLost => before,
+    let original_dir = match setback {
+        Setback::Restored | Setback::Cloned | Setback::LedgerNewer => std::mem::replace(&mut dir, before),
+        Setback::TailCut | Setback::LedgerOlder | Setback::LedgerLost => before,
     };
     let mut log = Log::open(dir.path(), options()).unwrap();
     if original.is_none() {
@@ -179,17 +185,17 @@ async fn go_back(way: Way, seed: u64) {
         log.close().await;
     }
     let arrived: BTreeSet<Bytes> = upstream.arrived.iter().cloned().collect();
-    assert_eq!(arrived.len(), upstream.arrived.len(), "{way:?}, seed {seed}: something arrived twice");
+    assert_eq!(arrived.len(), upstream.arrived.len(), "{setback:?}, seed {seed}: something arrived twice");
     let missing: Vec<_> = appended.owed.difference(&arrived).collect();
-    assert!(missing.is_empty(), "{way:?}, seed {seed}: {missing:?} did not arrive");
+    assert!(missing.is_empty(), "{setback:?}, seed {seed}: {missing:?} did not arrive");
     drop(original_dir);
 }
 
 #[tokio::test]
-async fn what_is_appended_after_the_log_went_back_arrives_whichever_way_it_went() {
-    for way in WAYS {
+async fn what_is_appended_after_the_log_went_back_arrives_however_it_went() {
+    for setback in SETBACKS {
         for seed in 0..8 {
-            go_back(way, seed).await;
+            go_back(setback, seed).await;
         }
     }
 }
@@ -216,14 +222,14 @@ async fn a_log_restored_from_a_copy_gives_no_record_the_name_of_an_earlier_one()
 }
 
 #[tokio::test]
-async fn a_loss_after_a_restore_is_not_taken_for_an_earlier_one_and_an_earlier_one_is_told_once() {
-    for is_told_before in [false, true] {
+async fn a_loss_after_a_restore_is_not_taken_for_an_earlier_one_and_an_earlier_one_is_reported_once() {
+    for is_reported_before in [false, true] {
         let mut upstream = Upstream::default();
         let dir = tempfile::tempdir().unwrap();
         let log = Log::open(dir.path(), options()).unwrap();
         fill(&log, 20, 20).await;
         assert!(log.give_up(1, "press-1", 1).await.unwrap());
-        if is_told_before {
+        if is_reported_before {
             upstream.hear_losses(&log).await;
             log.written().await.unwrap();
         }
@@ -231,13 +237,13 @@ async fn a_loss_after_a_restore_is_not_taken_for_an_earlier_one_and_an_earlier_o
         assert!(log.give_up(2, "press-1", 1).await.unwrap());
         upstream.hear_losses(&log).await;
         log.close().await;
-        assert_eq!(upstream.told, 2);
+        assert_eq!(upstream.reported, 2);
 
         let log = Log::open(restored.path(), options()).unwrap();
         assert!(log.give_up(5, "press-1", 1).await.unwrap());
         assert!(log.give_up(6, "press-1", 1).await.unwrap());
         upstream.hear_losses(&log).await;
-        assert_eq!(upstream.told, 4, "told before the copy: {is_told_before}");
+        assert_eq!(upstream.reported, 4, "told before the copy: {is_reported_before}");
         log.close().await;
     }
 }
@@ -264,13 +270,16 @@ async fn what_upstream_confirmed_and_has_no_more_is_a_loss_that_is_counted_once(
     let restored: BTreeMap<_, _> = backup.into_iter().map(|(of, highest)| (of, highest - 4)).collect();
     let lost = log.reconcile(store, |epoch| has(&restored, &log, epoch), false, 5);
     assert_eq!(lost, [(7, 10), (11, 17)]);
-    let gaps = log.gaps_to_tell().await.unwrap();
-    assert_eq!((gaps[0].cause, gaps[0].first, gaps[0].last, gaps[0].count), (Cause::Restored, 7, 17, 11));
+    let loss_records = log.losses_to_report().await.unwrap();
+    assert_eq!(
+        (loss_records[0].cause, loss_records[0].first, loss_records[0].last, loss_records[0].count),
+        (Cause::Restored, 7, 17, 11)
+    );
     assert_eq!(log.stats().lost.restored, 11);
     log.close().await;
     let log = Log::open(dir.path(), options()).unwrap();
     assert_eq!(log.reconcile(store, |epoch| has(&restored, &log, epoch), false, 6), []);
-    assert_eq!(log.gaps().len(), 1);
+    assert_eq!(log.loss_records().len(), 1);
 
     // Another store owes nothing, and one that forgets old epochs is not accused of losing them.
     log.confirm(18, None);
@@ -314,7 +323,7 @@ async fn epochs_that_upstream_forgot_are_no_loss_whichever_it_forgot_while_it_kn
 }
 
 #[tokio::test]
-async fn upstreams_word_on_one_epoch_moves_the_cursor_over_no_other() {
+async fn upstreams_answer_for_one_epoch_moves_the_cursor_over_no_other() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), options()).unwrap();
     fill(&log, 10, 20).await;

@@ -31,7 +31,7 @@ async fn live(disk: &Disk, seen: &mut Seen, is_led: bool) {
                 let record = payload(life * 1000 + round * 10 + n, 120);
                 let mut append = log.append_awaited(record.clone(), 0, (n == 3).then_some(10));
                 if !is_led {
-                    append.hand_over();
+                    append.detach();
                 }
                 (record, append)
             });
@@ -77,18 +77,23 @@ async fn check(disk: &Disk, seen: &Seen, what: &str) -> [u64; 4] {
         assert!(read.get(sequence).is_none_or(|read| read == record), "{what}: {sequence} names two records");
     }
     let missing = (1..end).filter(|n| !read.contains_key(n) && !seen.arrived.contains(n)).count() as u64;
-    let gaps: u64 = log.gaps().iter().map(|gap| gap.count).sum();
+    let loss_records: u64 = log.loss_records().iter().map(|loss| loss.count).sum();
     // A batch that was never acknowledged may be on disk with holes in it: told, for nobody can know.
-    for gap in log.gaps().iter().filter(|gap| gap.cause == Cause::Damaged) {
-        assert_eq!(seen.acknowledged.range(gap.first..=gap.last).count(), 0, "{what}: {gap:?}");
+    for loss in log.loss_records().iter().filter(|loss| loss.cause == Cause::Damaged) {
+        assert_eq!(seen.acknowledged.range(loss.first..=loss.last).count(), 0, "{what}: {loss:?}");
     }
-    assert_eq!(missing, gaps, "{what}: every record that is gone is told once: {:?}", log.gaps());
+    assert_eq!(
+        missing,
+        loss_records,
+        "{what}: every record that is gone is told once: {:?}",
+        log.loss_records()
+    );
     let twice = seen.arrived.iter().filter(|n| read.contains_key(n)).count() as u64;
-    [seen.acknowledged.len() as u64, (seen.arrived.len() + read.len()) as u64 - twice, gaps, twice]
+    [seen.acknowledged.len() as u64, (seen.arrived.len() + read.len()) as u64 - twice, loss_records, twice]
 }
 
 #[tokio::test]
-async fn killed_or_cut_at_every_step_nothing_acknowledged_is_lost_untold() {
+async fn killed_or_cut_at_every_step_nothing_acknowledged_is_lost_unreported() {
     end_at_every_step(false).await;
 }
 
@@ -117,8 +122,8 @@ async fn end_at_every_step(is_led: bool) {
             break;
         }
     }
-    let [acknowledged, arrived, told, twice] = sum;
+    let [acknowledged, arrived, reported, twice] = sum;
     println!(
-        "{cuts} ends: acknowledged {acknowledged}, arrived {arrived}, lost 0, told as evicted or expired {told}, read twice {twice}"
+        "{cuts} ends: acknowledged {acknowledged}, arrived {arrived}, lost 0, told as evicted or expired {reported}, read twice {twice}"
     );
 }

@@ -42,7 +42,7 @@ enum Step {
     /// A producer appends its next record.
     Append(usize),
     /// A producer looks at its answers, and begins again with the first that failed.
-    Look(usize),
+    Check(usize),
     FailSync,
     FailWrite,
     HoldSyncs,
@@ -56,7 +56,7 @@ const PRODUCERS: usize = 3;
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => (0..PRODUCERS).prop_map(Step::Append),
-        3 => (0..PRODUCERS).prop_map(Step::Look),
+        3 => (0..PRODUCERS).prop_map(Step::Check),
         1 => Just(Step::FailSync),
         1 => Just(Step::FailWrite),
         1 => Just(Step::HoldSyncs),
@@ -81,7 +81,7 @@ impl Producer {
         self.next += 1;
     }
 
-    fn look(&mut self) {
+    fn check(&mut self) {
         while let Some((n, append)) = self.unanswered.front_mut() {
             match poll_once(append) {
                 None => return,
@@ -104,7 +104,7 @@ async fn first_arrivals(steps: Vec<Step>) -> BTreeMap<u64, Vec<u64>> {
     for step in steps {
         match step {
             Step::Append(of) => producers[of].append(&log, of),
-            Step::Look(of) => producers[of].look(),
+            Step::Check(of) => producers[of].check(),
             Step::FailSync => disk.fail_syncs(1),
             Step::FailWrite => disk.fail_writes(1),
             Step::HoldSyncs => disk.hold_syncs(),
@@ -117,12 +117,12 @@ async fn first_arrivals(steps: Vec<Step>) -> BTreeMap<u64, Vec<u64>> {
     }
     disk.release_syncs();
     // All are sent again until they are stored.
-    let wanted: Vec<u64> = producers.iter().map(|producer| producer.next).collect();
+    let expected: Vec<u64> = producers.iter().map(|producer| producer.next).collect();
     while producers.iter().any(|producer| !producer.unanswered.is_empty()) {
         idle(&log).await;
         for (of, producer) in producers.iter_mut().enumerate() {
-            producer.look();
-            while producer.next < wanted[of] {
+            producer.check();
+            while producer.next < expected[of] {
                 producer.append(&log, of);
             }
         }
@@ -138,8 +138,8 @@ async fn first_arrivals(steps: Vec<Step>) -> BTreeMap<u64, Vec<u64>> {
             }
         }
     }
-    for (of, wanted) in wanted.into_iter().enumerate() {
-        assert_eq!(arrived.get(&(of as u64)).map_or(0, Vec::len) as u64, wanted, "all arrived");
+    for (of, expected) in expected.into_iter().enumerate() {
+        assert_eq!(arrived.get(&(of as u64)).map_or(0, Vec::len) as u64, expected, "all arrived");
     }
     arrived
 }

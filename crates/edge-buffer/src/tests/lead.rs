@@ -102,8 +102,8 @@ async fn what_nobody_waits_for_is_written_all_the_same() {
     let log = open(&disk);
     fill(&log, 2, 100).await;
     drop(log.append_awaited(payload(3, 100), 0, None));
-    let mut handed_over = log.append_awaited(payload(4, 100), 0, None);
-    handed_over.hand_over();
+    let mut detached = log.append_awaited(payload(4, 100), 0, None);
+    detached.detach();
     let mut reader = log.reader();
     for n in 1..=4 {
         assert_eq!(reader.next(|| 0).await.unwrap().sequence, n);

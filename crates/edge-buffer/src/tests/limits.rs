@@ -13,7 +13,7 @@ fn evicted(losses: &[Loss]) -> u64 {
 }
 
 #[tokio::test]
-async fn the_oldest_give_way_when_the_bytes_are_used_up_and_are_counted() {
+async fn the_oldest_are_evicted_when_the_bytes_are_used_up_and_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), LogOptions { bytes_max: 10_000, ..options() }).unwrap();
     fill(&log, 1000, 100).await;
@@ -27,7 +27,7 @@ async fn the_oldest_give_way_when_the_bytes_are_used_up_and_are_counted() {
 }
 
 #[tokio::test]
-async fn a_single_segment_gives_way_too() {
+async fn a_single_segment_is_evicted_too() {
     let dir = tempfile::tempdir().unwrap();
     let limits = LogOptions { bytes_max: 1000, segment_bytes: 1 << 20, ..options() };
     let log = Log::open(dir.path(), limits).unwrap();
@@ -73,17 +73,18 @@ async fn what_expires_in_a_log_that_nobody_reads_is_counted_in_time() {
     assert_eq!((log.stats().expired, log.stats().cursor, log.stats().records), (20, 20, 20));
     assert_eq!(log.expire(1200).unwrap(), 0, "counted once");
     // It is told, and known after a restart, though nobody has read a record.
-    assert_eq!(log.gaps_to_tell().await.unwrap()[0].count, 20);
+    assert_eq!(log.losses_to_report().await.unwrap()[0].count, 20);
     log.close().await;
     drop(log);
     let log = Log::open(dir.path(), options()).unwrap();
     assert_eq!(log.expire(1400).unwrap(), 20);
-    let lost: u64 = log.gaps().iter().filter(|gap| gap.cause == Cause::Expired).map(|gap| gap.count).sum();
+    let lost: u64 =
+        log.loss_records().iter().filter(|loss| loss.cause == Cause::Expired).map(|loss| loss.count).sum();
     assert_eq!((lost, log.stats().records), (40, 0));
 }
 
 #[tokio::test]
-async fn a_record_that_is_on_its_way_does_not_expire_until_its_reader_gives_it_up() {
+async fn a_record_that_is_in_flight_does_not_expire_until_its_reader_gives_it_up() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), options()).unwrap();
     for n in 1..=4 {
@@ -185,7 +186,7 @@ fn away() -> impl Strategy<Value = Away> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn no_record_that_arrived_is_told_as_expired(
+    fn no_record_that_arrived_is_reported_as_expired(
         steps in prop::collection::vec(away(), 1..100), bytes_max in prop_oneof![Just(1u64 << 20), Just(8_000)],
         age_max_ms in prop_oneof![Just(None), (20u64..200).prop_map(Some)],
     ) {
@@ -336,8 +337,8 @@ proptest! {
             let lost = log.stats().lost.expired;
             let all = gone.len() as u64;
             assert_eq!(arrived + lost + log.stats().records, all);
-            let told: u64 = log.gaps().iter().map(|gap| gap.count).sum();
-            assert_eq!(told, lost);
+            let reported: u64 = log.loss_records().iter().map(|loss| loss.count).sum();
+            assert_eq!(reported, lost);
         });
     }
 }
@@ -436,10 +437,10 @@ async fn the_queue_in_memory_is_bounded() {
     let waiting: Vec<_> = (0..10).map(|n| log.append(payload(n, 1 << 20), 0)).collect();
     // Who asks before is told to wait, and when the wait is over.
     assert!(log.waiting_bytes() > 7 << 20, "{} bytes", log.waiting_bytes());
-    let mut room = std::pin::pin!(log.until_waiting(1 << 20));
-    assert!(tokio::time::timeout(std::time::Duration::ZERO, room.as_mut()).await.is_err());
+    let mut space = std::pin::pin!(log.until_waiting(1 << 20));
+    assert!(tokio::time::timeout(std::time::Duration::ZERO, space.as_mut()).await.is_err());
     disk.release_syncs();
-    room.await;
+    space.await;
     assert_eq!(log.waiting_bytes(), 0);
     first.await.unwrap();
     let mut busy = 0;

@@ -16,7 +16,7 @@ fn pending(log: &Log) -> u64 {
 }
 
 #[tokio::test]
-async fn the_least_important_log_gives_way_first_and_never_to_one_that_matters_less() {
+async fn the_least_important_log_is_evicted_first_and_never_for_one_that_matters_less() {
     let (pool, disks) = (Pool::new(60_000), [Disk::default(), Disk::default(), Disk::default()]);
     let alarms = open(&disks[0], &pool, 0, Full::DropOldest);
     let readings = open(&disks[1], &pool, 5, Full::DropOldest);
@@ -28,11 +28,11 @@ async fn the_least_important_log_gives_way_first_and_never_to_one_that_matters_l
     fill(&alarms, 200, 100).await;
     assert_eq!((pending(&alarms), pending(&readings)), (300, 100), "only debug gave way");
     assert!(pending(&debug) < 50, "{:?}", debug.stats());
-    assert_eq!(debug.gaps()[0].cause, Cause::Evicted);
-    assert_eq!(pending(&debug) + debug.gaps()[0].count, 100);
+    assert_eq!(debug.loss_records()[0].cause, Cause::Evicted);
+    assert_eq!(pending(&debug) + debug.loss_records()[0].count, 100);
     fill(&alarms, 90, 100).await;
     assert!(pending(&alarms) == 390 && pending(&readings) < 30 && pending(&debug) == 0);
-    assert_eq!(alarms.stats().room, Headroom::Evicting);
+    assert_eq!(alarms.stats().headroom, Headroom::Evicting);
 
     // Nothing that matters less is left: the alarms' own oldest go.
     fill(&alarms, 60, 100).await;
@@ -69,7 +69,7 @@ async fn among_equals_the_oldest_go_first_and_what_refuses_is_kept() {
         taken
     };
     assert_eq!((pending(&kept), second.stats().evicted, first.stats().evicted), (90 + taken, 0, evicted));
-    assert_eq!(kept.stats().room, Headroom::Refusing);
+    assert_eq!(kept.stats().headroom, Headroom::Refusing);
     first.advance(u64::MAX);
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while at(&kept, 3_001).await.is_err() {
@@ -77,11 +77,11 @@ async fn among_equals_the_oldest_go_first_and_what_refuses_is_kept() {
         assert!(std::time::Instant::now() < deadline, "it does not take again");
         tokio::task::yield_now().await;
     }
-    assert_eq!(kept.stats().room, Headroom::Enough, "it takes again by itself");
+    assert_eq!(kept.stats().headroom, Headroom::Enough, "it takes again by itself");
 }
 
 #[tokio::test]
-async fn what_has_expired_goes_before_anything_that_is_wanted() {
+async fn what_has_expired_is_evicted_before_anything_that_is_kept() {
     let (pool, disks) = (Pool::new(40_000), [Disk::default(), Disk::default()]);
     let alarms = open(&disks[0], &pool, 0, Full::Refuse);
     let readings = open(&disks[1], &pool, 9, Full::DropOldest);

@@ -46,7 +46,7 @@ fn life() -> impl Strategy<Value = Life> {
 struct Model {
     /// Acknowledged, or given to a reader: the sequence has this payload for ever.
     known: BTreeMap<u64, Bytes>,
-    handed_in: Vec<Bytes>,
+    submitted: Vec<Bytes>,
     advanced: u64,
 }
 
@@ -62,8 +62,8 @@ impl Model {
             let appends: Vec<_> = burst
                 .iter()
                 .map(|len| {
-                    let record = payload(self.handed_in.len() as u64, *len);
-                    self.handed_in.push(record.clone());
+                    let record = payload(self.submitted.len() as u64, *len);
+                    self.submitted.push(record.clone());
                     (record.clone(), log.append(record, 0))
                 })
                 .collect();
@@ -100,7 +100,7 @@ impl Model {
         prop_assert!(records.is_sorted_by(|a, b| a.sequence < b.sequence));
         let mut orders = Vec::new();
         for record in &records {
-            let order = self.handed_in.iter().position(|handed_in| *handed_in == record.payload);
+            let order = self.submitted.iter().position(|submitted| *submitted == record.payload);
             prop_assert!(order.is_some(), "record {} was invented", record.sequence);
             orders.push(order);
             self.learn(record.sequence, &record.payload)?;

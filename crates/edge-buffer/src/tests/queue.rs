@@ -153,7 +153,7 @@ async fn the_cursor_never_goes_back_nor_beyond_what_was_appended() {
 }
 
 #[tokio::test]
-async fn closing_commits_what_was_handed_in_and_takes_nothing_more() {
+async fn closing_commits_what_was_submitted_and_takes_nothing_more() {
     let dir = tempfile::tempdir().unwrap();
     let log = Log::open(dir.path(), options()).unwrap();
     let appends: Vec<_> = (1..=100).map(|n| log.append(payload(n, 100), n)).collect();

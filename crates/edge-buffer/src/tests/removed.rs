@@ -130,10 +130,10 @@ async fn whatever_is_removed_of_a_log_each_acknowledged_record_is_read_or_counte
                     // Into a file that has no name any more.
                     fill(&log, 2, 100).await;
                     if when != When::OpenThenKilledAtOnce {
-                        log.look_after_files();
+                        log.check_files();
                         let lost = log.stats().damaged;
                         fill(&log, 3, 100).await;
-                        log.look_after_files();
+                        log.check_files();
                         assert_eq!(log.stats().damaged, lost, "{case}: told once, and the new files stay");
                     }
                     if when != When::OpenThenClosed {
@@ -150,10 +150,10 @@ async fn whatever_is_removed_of_a_log_each_acknowledged_record_is_read_or_counte
             let log = site.open();
             assert_eq!(log.stats().next_sequence, acknowledged + 1, "{case}: no sequence is used again");
             let read = close_and_read(&log).await.len() as u64;
-            let gaps = log.gaps();
-            let lost: u64 = gaps.iter().map(|gap| gap.count).sum();
-            assert!(gaps.iter().all(|gap| gap.cause == Cause::Damaged), "{case}: {gaps:?}");
-            assert_eq!(read + lost, acknowledged - done, "{case}: {read} read, {gaps:?}");
+            let loss_records = log.loss_records();
+            let lost: u64 = loss_records.iter().map(|loss| loss.count).sum();
+            assert!(loss_records.iter().all(|loss| loss.cause == Cause::Damaged), "{case}: {loss_records:?}");
+            assert_eq!(read + lost, acknowledged - done, "{case}: {read} read, {loss_records:?}");
             if removed.iter().any(|of| !matches!(of, Removed::Ledger)) {
                 assert!(lost > 0, "{case}");
             } else {
@@ -164,7 +164,7 @@ async fn whatever_is_removed_of_a_log_each_acknowledged_record_is_read_or_counte
 }
 
 #[tokio::test]
-async fn another_log_in_place_of_one_that_is_gone_tells_what_was_pending_in_that() {
+async fn another_log_in_place_of_one_that_is_gone_says_what_was_pending_in_that() {
     let (site, other) = (Site(tempfile::tempdir().unwrap()), Site(tempfile::tempdir().unwrap()));
     for site in [&site, &other] {
         let log = site.open();
@@ -187,7 +187,7 @@ async fn a_copy_that_is_gone_is_made_again_and_one_that_cannot_be_made_keeps_not
     let log = site.open();
     fill(&log, 5, 100).await;
     fs::remove_dir_all(site.0.path().join("ledgers")).unwrap();
-    log.look_after_files();
+    log.check_files();
     log.written().await.unwrap();
     let killed = site.killed();
     fs::remove_dir_all(killed.queue()).unwrap();
@@ -211,13 +211,13 @@ async fn a_file_in_the_place_of_a_directory_refuses_records_and_counts_those_tha
         fs::remove_dir_all(&path).unwrap();
         fs::write(&path, "no directory").unwrap();
         for _ in 0..2 {
-            log.look_after_files();
+            log.check_files();
             assert_eq!(log.stats().damaged, 24, "{replaced}");
             let refused = log.append(payload(25, 100), 25).await;
             assert!(refused.is_err(), "{replaced}: {refused:?}");
         }
         fs::remove_file(&path).unwrap();
-        log.look_after_files();
+        log.check_files();
         fill(&log, 3, 100).await;
         let log = {
             log.close().await;
@@ -225,7 +225,11 @@ async fn a_file_in_the_place_of_a_directory_refuses_records_and_counts_those_tha
         };
         let records = close_and_read(&log).await;
         assert_eq!(records.len(), 3, "{replaced}");
-        let gaps = log.gaps();
-        assert_eq!(gaps.iter().map(|gap| gap.count).sum::<u64>(), 24, "{replaced}: {gaps:?}");
+        let loss_records = log.loss_records();
+        assert_eq!(
+            loss_records.iter().map(|loss| loss.count).sum::<u64>(),
+            24,
+            "{replaced}: {loss_records:?}"
+        );
     }
 }

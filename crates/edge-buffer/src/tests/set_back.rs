@@ -15,7 +15,7 @@ use crate::{Epoch, Log, LogOptions};
 #[derive(Clone, Default)]
 struct Upstream {
     highest: BTreeMap<Epoch, u64>,
-    gap_numbers: BTreeMap<Epoch, u64>,
+    loss_numbers: BTreeMap<Epoch, u64>,
     arrived: Vec<u64>,
     reported: u64,
 }
@@ -39,13 +39,13 @@ impl Upstream {
             }
             log.confirm(record.sequence, Some(record.sequence));
         }
-        for gap in log.gaps_to_tell().await.unwrap() {
-            let number = self.gap_numbers.entry(gap.epoch).or_default();
-            if gap.number > *number {
-                *number = gap.number;
-                self.reported += gap.count;
+        for loss in log.losses_to_report().await.unwrap() {
+            let number = self.loss_numbers.entry(loss.epoch).or_default();
+            if loss.number > *number {
+                *number = loss.number;
+                self.reported += loss.count;
             }
-            log.gaps_told(gap.number);
+            log.losses_reported(loss.number);
         }
     }
 }
@@ -153,7 +153,7 @@ async fn set_back(chosen: &BTreeSet<PathBuf>, case: &str, history: &(Site, Site,
     for _ in 0..2 {
         let log = later.open();
         append(&log, &mut acknowledged, 3).await;
-        log.look_after_files();
+        log.check_files();
         log.close().await;
     }
     let log = later.open();
@@ -194,7 +194,7 @@ async fn messages_that_arrived_are_not_reported_as_damaged_when_both_ledgers_are
         later.set_back(Path::new(ledger), &earlier);
     }
     let log = later.open();
-    assert_eq!((log.stats().damaged, log.gaps()), (0, Vec::new()));
+    assert_eq!((log.stats().damaged, log.loss_records()), (0, Vec::new()));
     assert!(log.stats().unproven > 8, "{:?}", log.stats());
     upstream.connect(&log, usize::MAX).await;
     assert_eq!((upstream.arrived.len() as u64, upstream.reported), (acknowledged, 0));

@@ -83,20 +83,22 @@ impl Attestation {
             Self::Authority => {
                 let (shown, ends_at) = shown()?;
                 let checked = under.trust.devices.check(&shown, &identity.device, under.now_secs);
-                checked.map(|mark| (Proof::Authority(mark), ends_at)).map_err(wrong)
+                checked.map(|fingerprint| (Proof::Authority(fingerprint), ends_at)).map_err(wrong)
             }
         }
     }
 
     /// Whether this attestation, with the authorities of now, still asks for what proved a connection.
-    pub fn stands(&self, proof: &Proof, trust: &Trust) -> bool {
+    pub fn accepts(&self, proof: &Proof, trust: &Trust) -> bool {
         match (self, proof) {
             (_, Proof::IdentityAlone) => true,
-            (Self::Keys(keys), Proof::Key(mark)) => keys.iter().any(|key| KeyFingerprint::of(key) == *mark),
+            (Self::Keys(keys), Proof::Key(fingerprint)) => {
+                keys.iter().any(|key| KeyFingerprint::of(key) == *fingerprint)
+            }
             (Self::Thumbprints(thumbprints), Proof::Certificate(found)) => {
                 thumbprints.iter().any(|thumbprint| thumbprint.names(found))
             }
-            (Self::Authority, Proof::Authority(mark)) => trust.devices.has(mark),
+            (Self::Authority, Proof::Authority(fingerprint)) => trust.devices.has(fingerprint),
             // Another kind of proof than the identity needs now, after its attestation was changed.
             _ => false,
         }
@@ -121,15 +123,15 @@ impl ModuleAttestation {
         let shown = certificate(evidence, under, "it showed neither a token nor a certificate");
         let (shown, ends_at) = shown.map_err(wrong)?;
         let checked = under.trust.modules.check_module(&shown, identity, under.hosts, under.now_secs);
-        checked.map(|mark| (Proof::Authority(mark), ends_at)).map_err(wrong)
+        checked.map(|fingerprint| (Proof::Authority(fingerprint), ends_at)).map_err(wrong)
     }
 
-    /// As [`Attestation::stands`].
-    pub fn stands(&self, proof: &Proof, trust: &Trust) -> bool {
+    /// As [`Attestation::accepts`].
+    pub fn accepts(&self, proof: &Proof, trust: &Trust) -> bool {
         match proof {
             Proof::IdentityAlone => true,
-            Proof::Key(mark) => KeyFingerprint::of(&self.0) == *mark,
-            Proof::Authority(mark) => trust.modules.has(mark),
+            Proof::Key(fingerprint) => KeyFingerprint::of(&self.0) == *fingerprint,
+            Proof::Authority(fingerprint) => trust.modules.has(fingerprint),
             Proof::Certificate(_) | Proof::Password(_) => false,
         }
     }
@@ -174,11 +176,11 @@ impl Demand {
         }
     }
 
-    /// As [`Attestation::stands`].
-    pub fn stands(&self, proof: &Proof, trust: &Trust) -> bool {
+    /// As [`Attestation::accepts`].
+    pub fn accepts(&self, proof: &Proof, trust: &Trust) -> bool {
         match self {
-            Self::Device(attestation) => attestation.stands(proof, trust),
-            Self::Module(attestation) => attestation.stands(proof, trust),
+            Self::Device(attestation) => attestation.accepts(proof, trust),
+            Self::Module(attestation) => attestation.accepts(proof, trust),
         }
     }
 }
@@ -243,15 +245,16 @@ mod tests {
         let by_certificate = Evidence { password: None, certificate: Some(shown) };
         let by_token = Evidence { password: Some(&token), certificate: None };
         let keys = Attestation::Keys(vec![b"other".to_vec(), b"key".to_vec()]);
-        let mark = Fingerprint::of(&leaf);
+        let fingerprint = Fingerprint::of(&leaf);
         let by = |thumbprint| Attestation::Thumbprints(vec![thumbprint]);
-        let (sha256, sha1) = (by(Thumbprint::Sha256(mark.sha256)), by(Thumbprint::Sha1(mark.sha1)));
+        let (sha256, sha1) =
+            (by(Thumbprint::Sha256(fingerprint.sha256)), by(Thumbprint::Sha1(fingerprint.sha1)));
         let of_ca = Proof::Authority(trust.devices.check(&shown, &identity.device, now()).unwrap());
         for (attestation, evidence, proof) in [
             (&keys, &by_token, Some(Proof::Key(KeyFingerprint::of(b"key")))),
             (&keys, &by_certificate, None),
-            (&sha256, &by_certificate, Some(Proof::Certificate(mark))),
-            (&sha1, &by_certificate, Some(Proof::Certificate(mark))),
+            (&sha256, &by_certificate, Some(Proof::Certificate(fingerprint))),
+            (&sha1, &by_certificate, Some(Proof::Certificate(fingerprint))),
             (&sha256, &by_token, None),
             (&Attestation::Authority, &by_certificate, Some(of_ca.clone())),
             (&Attestation::Authority, &by_token, None),
@@ -260,11 +263,11 @@ mod tests {
             let found = attestation.prove(&identity, evidence, &under).ok().map(|(proof, _)| proof);
             assert_eq!(found, proof, "{attestation:?} {evidence:?}");
             if let Some(proof) = found {
-                assert!(attestation.stands(&proof, &trust));
+                assert!(attestation.accepts(&proof, &trust));
             }
         }
         let key = Proof::Key(KeyFingerprint::of(b"key"));
-        let certificate = Proof::Certificate(mark);
+        let certificate = Proof::Certificate(fingerprint);
         let none = Trust::default();
         for (attestation, proof, trust) in [
             (&Attestation::Keys(vec![b"new".to_vec()]), &key, &trust),
@@ -274,9 +277,9 @@ mod tests {
             (&by(Thumbprint::Sha1([0; 20])), &certificate, &trust),
             (&Attestation::Authority, &of_ca, &none),
         ] {
-            assert!(!attestation.stands(proof, trust), "{proof:?} was taken back: {attestation:?}");
+            assert!(!attestation.accepts(proof, trust), "{proof:?} was taken back: {attestation:?}");
         }
-        assert!(!ModuleAttestation(b"key".to_vec()).stands(&of_ca, &trust), "of another authority");
+        assert!(!ModuleAttestation(b"key".to_vec()).accepts(&of_ca, &trust), "of another authority");
         assert!(!format!("{keys:?} {by_token:?}").contains("key\""), "nothing secret is printed");
     }
 
@@ -303,14 +306,14 @@ mod tests {
             let proven = attestation.prove(&module, &Evidence { password, certificate }, &under);
             assert_eq!(proven.is_ok(), is_proven, "{password:?} {certificate:?}: {proven:?}");
             if let Ok((proof, _)) = proven {
-                assert!(attestation.stands(&proof, &trust));
+                assert!(attestation.accepts(&proof, &trust));
             }
         }
     }
 
     /// Every kind of evidence, right or wrong, against every kind of clock.
     #[test]
-    fn a_wrong_clock_is_told_from_a_wrong_proof_for_every_kind_of_evidence() {
+    fn a_wrong_clock_differs_from_a_wrong_proof_for_every_kind_of_evidence() {
         let (ca, other) = (Signer::new("ca", None), Signer::new("other", None));
         let identity: Identity = "press-1".parse().unwrap();
         let trust = Trust { devices: authorities(&ca), modules: Authorities::default() };
@@ -321,14 +324,14 @@ mod tests {
             password: None,
             certificate: Some(PresentedChain { leaf, intermediates: &[] }),
         };
-        let told = |password| Evidence { password: Some(password), certificate: None };
+        let by_password = |password| Evidence { password: Some(password), certificate: None };
         let thumbprint = Attestation::Thumbprints(vec![Thumbprint::Sha256(Fingerprint::of(&leaf).sha256)]);
         let keys = Attestation::Keys(vec![b"key".to_vec()]);
         let (decade, century) = (10 * 365 * 86_400, 100 * 365 * 86_400);
         for now_secs in [0, now() - decade, now() + decade, now() + century] {
             for (attestation, evidence, is_right) in [
-                (keys.clone(), told(&right), true),
-                (keys.clone(), told(&wrong), false),
+                (keys.clone(), by_password(&right), true),
+                (keys.clone(), by_password(&wrong), false),
                 (keys.clone(), shown(&leaf), false),
                 (thumbprint.clone(), shown(&leaf), true),
                 (thumbprint.clone(), shown(&foreign), false),

@@ -97,13 +97,13 @@ impl Rights {
     }
 
     /// Whether it may have everything that this filter (without `$share/…/`) matches.
-    pub fn may_subscribe(&self, wanted: &str) -> bool {
+    pub fn may_subscribe(&self, filter_of_client: &str) -> bool {
         let decided = self.statements.iter().find_map(|statement| {
             let Sides { deny, allow } = &statement.subscribe;
-            if deny.iter().any(|rule| filter::overlaps(rule, wanted)) {
+            if deny.iter().any(|rule| filter::overlaps(rule, filter_of_client)) {
                 Some(false)
             } else {
-                allow.iter().any(|rule| filter::covers(rule, wanted)).then_some(true)
+                allow.iter().any(|rule| filter::covers(rule, filter_of_client)).then_some(true)
             }
         });
         decided.unwrap_or(false)

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_claim_is_told_from_a_devices_user_name() {
+    fn a_claim_differs_from_a_devices_user_name() {
         let user = "0ne00A1B2C3/registrations/press-1/api-version=2019-03-31&ClientVersion=py%2F2.14";
         let claimed = claim("press-1", user).unwrap().unwrap();
         assert_eq!((claimed.id_scope.as_str(), claimed.registration_id.as_str()), ("0ne00A1B2C3", "press-1"));

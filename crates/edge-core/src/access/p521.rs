@@ -249,14 +249,14 @@ mod tests {
 
     #[test]
     fn a_key_of_another_kind_is_refused_with_its_curve() {
-        for (pem, words) in [
+        for (pem, phrase) in [
             (include_bytes!("../../testdata/p521/secp256k1.pem").as_slice(), "on the curve secp256k1"),
             (include_bytes!("../../testdata/p521/brainpool.pem"), "on a Brainpool curve"),
         ] {
             let der = certificate(pem);
             let (_, certificate) = X509Certificate::from_der(&der).unwrap();
             let why = check_key(certificate.public_key()).unwrap_err().to_string();
-            assert!(why.contains(words) && why.contains("P-384"), "{why}");
+            assert!(why.contains(phrase) && why.contains("P-384"), "{why}");
         }
         let der = certificate(include_bytes!("../../testdata/p521/ca.pem"));
         check_key(X509Certificate::from_der(&der).unwrap().1.public_key()).unwrap();

@@ -76,7 +76,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whoever_waits_when_told_stays_within_the_rate(
+        fn whoever_waits_as_requested_stays_within_the_rate(
             per_second in 1u64..1_000,
             takes in prop::collection::vec(1u64..500, 1..100),
         ) {

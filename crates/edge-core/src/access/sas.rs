@@ -320,7 +320,7 @@ mod tests {
         }
 
         #[test]
-        fn an_id_without_percent_signs_is_told_from_all_others_by_the_audience_alone(
+        fn an_id_without_percent_signs_differs_from_all_others_by_the_audience_alone(
             one in any_id(), other in any_id(),
         ) {
             let (Ok(one), Ok(other)) = (one.replace('%', "").parse(), other.replace('%', "").parse::<Identity>()) else {

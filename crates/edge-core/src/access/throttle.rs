@@ -100,7 +100,7 @@ impl Throttle {
     pub fn failed(&mut self, now_ms: u64, address: IpAddr, claimed: &str) {
         let claimed = shortened(claimed);
         for key in [Key::Pair(address, claimed.clone()), Key::Identity(claimed)] {
-            self.make_room();
+            self.make_space();
             let settings = &self.settings;
             let entry = self.entries.entry(key.clone()).or_default();
             entry.failures = remembered(settings, entry, now_ms).saturating_add(1);
@@ -112,7 +112,7 @@ impl Throttle {
 
     /// The login was right: this identity is known from this address.
     pub fn succeeded(&mut self, now_ms: u64, address: IpAddr, claimed: &str) {
-        self.make_room();
+        self.make_space();
         let known = Entry { has_succeeded: true, touched_ms: now_ms, ..Entry::default() };
         self.entries.insert(Key::Pair(address, shortened(claimed)), known);
     }
@@ -134,7 +134,7 @@ impl Throttle {
         }
     }
 
-    fn make_room(&mut self) {
+    fn make_space(&mut self) {
         if self.entries.len() < self.settings.entries_max {
             return;
         }
@@ -202,8 +202,8 @@ mod tests {
             throttle.failed(0, A, "d");
         }
         let turns: Vec<Turn> = (0..100).map(|_| throttle.arrive(0, A, "d")).collect();
-        let judged: Vec<&Turn> = turns.iter().filter(|turn| **turn != Turn::Refused).collect();
-        assert_eq!(judged, [1000, 2000, 3000, 4000, 5000].map(Turn::After).iter().collect::<Vec<_>>());
+        let checked: Vec<&Turn> = turns.iter().filter(|turn| **turn != Turn::Refused).collect();
+        assert_eq!(checked, [1000, 2000, 3000, 4000, 5000].map(Turn::After).iter().collect::<Vec<_>>());
     }
 
     #[test]

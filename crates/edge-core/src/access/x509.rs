@@ -60,8 +60,8 @@ impl Authorities {
     }
 
     /// Whether one of them is the one with this mark.
-    pub fn has(&self, mark: &KeyFingerprint) -> bool {
-        self.0.iter().any(|anchor| mark_of(anchor) == *mark)
+    pub fn has(&self, fingerprint: &KeyFingerprint) -> bool {
+        self.0.iter().any(|anchor| fingerprint_of(anchor) == *fingerprint)
     }
 
     /// Checks that one of the authorities, directly or through what the client showed, gave this certificate to the
@@ -75,9 +75,9 @@ impl Authorities {
         device: &DeviceId,
         now_secs: u64,
     ) -> Result<KeyFingerprint, CertificateError> {
-        let mark = self.chain(shown, now_secs)?;
+        let fingerprint = self.chain(shown, now_secs)?;
         is_only_name(&common_names(shown.leaf)?, device.as_str(), "the device id")?;
-        Ok(mark)
+        Ok(fingerprint)
     }
 
     /// Checks the same of a module. Its certificate must be made for clients, and names the module by IoT Edge's URI,
@@ -94,7 +94,7 @@ impl Authorities {
         hosts: &[&str],
         now_secs: u64,
     ) -> Result<KeyFingerprint, CertificateError> {
-        let mark = self.chain(shown, now_secs)?;
+        let fingerprint = self.chain(shown, now_secs)?;
         let (_, leaf) = X509Certificate::from_der(shown.leaf)?;
         let usage = leaf.extended_key_usage()?;
         // The same authority signs server certificates for modules, which must not prove an identity.
@@ -112,7 +112,7 @@ impl Authorities {
             }
             many => return Err(CertificateError::Uris { count: many.len() }),
         }
-        Ok(mark)
+        Ok(fingerprint)
     }
 
     /// Checks a chain up to one of the authorities and gives that one's mark.
@@ -135,7 +135,7 @@ impl Authorities {
                 None,
             )
             .map_err(CertificateError::Chain)?;
-        Ok(mark_of(path.anchor()))
+        Ok(fingerprint_of(path.anchor()))
     }
 }
 
@@ -149,13 +149,13 @@ pub fn check_key(der: &[u8]) -> Result<(), CertificateError> {
 }
 
 /// Of an authority's name and key: a certificate that was made anew for both is the same authority.
-fn mark_of(anchor: &TrustAnchor<'_>) -> KeyFingerprint {
+fn fingerprint_of(anchor: &TrustAnchor<'_>) -> KeyFingerprint {
     KeyFingerprint::of(&[anchor.subject.as_ref(), anchor.subject_public_key_info.as_ref()].concat())
 }
 
-fn is_only_name(names: &[String], wanted: &str, what: &'static str) -> Result<(), CertificateError> {
+fn is_only_name(names: &[String], expected: &str, what: &'static str) -> Result<(), CertificateError> {
     match names {
-        [name] if name == wanted => Ok(()),
+        [name] if name == expected => Ok(()),
         [name] => Err(CertificateError::OtherName { found: name.clone() }),
         names => Err(CertificateError::Names { count: names.len(), expected: what }),
     }

@@ -144,8 +144,8 @@ impl AgeClock {
         let corrected = later.filter(|later| {
             !is_possible(taken_ms) || later.ahead_ms.saturating_sub(then.ahead_ms) >= FORWARD_MS
         });
-        let told_ms = corrected.map_or(taken_ms, |later| stamp_ms.saturating_add_signed(later.ahead_ms));
-        Some(told_ms).filter(|wall_ms| is_possible(*wall_ms))
+        let corrected_ms = corrected.map_or(taken_ms, |later| stamp_ms.saturating_add_signed(later.ahead_ms));
+        Some(corrected_ms).filter(|wall_ms| is_possible(*wall_ms))
     }
 
     /// What to keep of it.

@@ -13,7 +13,7 @@ use super::value::Value;
 pub(super) fn evaluate<'a, S: Subject + ?Sized>(expr: &'a Expr, subject: &'a S) -> Value<'a> {
     match expr {
         Expr::Literal(value) => borrowed(value),
-        Expr::Reference(reference) => look_up(reference, subject),
+        Expr::Reference(reference) => resolve(reference, subject),
         Expr::Negate(part) => {
             evaluate(part, subject).as_number().map_or(Value::Undefined, |number| Value::number(-number))
         }
@@ -104,7 +104,7 @@ fn borrowed<'a>(value: &'a Value<'static>) -> Value<'a> {
     }
 }
 
-fn look_up<'a, S: Subject + ?Sized>(reference: &Reference, subject: &'a S) -> Value<'a> {
+fn resolve<'a, S: Subject + ?Sized>(reference: &Reference, subject: &'a S) -> Value<'a> {
     let property = |text: Option<&'a str>| text.map(|text| Value::Property(text.into()));
     let at = |place: &DollarReference| match place {
         DollarReference::System(name) => property(subject.system(name)).unwrap_or(Value::Undefined),

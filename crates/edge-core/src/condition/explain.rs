@@ -20,9 +20,9 @@ pub(super) fn explain<S: Subject + ?Sized>(expr: &Expr, subject: &S) -> Explanat
     let reason = match value {
         Value::Undefined => why_undefined(expr, subject),
         _ => {
-            let mut looked_up = Vec::new();
-            values(expr, subject, &mut looked_up);
-            if looked_up.is_empty() { "it is a constant".to_owned() } else { looked_up.join(", ") }
+            let mut found = Vec::new();
+            values(expr, subject, &mut found);
+            if found.is_empty() { "it is a constant".to_owned() } else { found.join(", ") }
         }
     };
     Explanation { value, reason }

@@ -225,7 +225,7 @@ fn number(text: &str, offset: usize) -> Result<Option<(f64, usize)>, Wrong> {
 pub(super) fn read_text(text: &str, offset: usize) -> Result<(String, usize), Wrong> {
     const ESCAPES: &str = r#"the escapes are \", \', \\ and \u with four hexadecimal digits"#;
     let mut chars = text.char_indices();
-    let Some((_, mark)) = chars.next() else {
+    let Some((_, quote)) = chars.next() else {
         return Err(Wrong::new(offset, "the end", "write a text in quotes"));
     };
     let mut read = String::new();
@@ -256,7 +256,7 @@ pub(super) fn read_text(text: &str, offset: usize) -> Result<(String, usize), Wr
             )
         })?;
         match escaped {
-            None if c == mark => return Ok((read, at + 1)),
+            None if c == quote => return Ok((read, at + 1)),
             None => read.push(c),
             Some(rest) => match rest.chars().next() {
                 Some(plain @ ('"' | '\'' | '\\')) => {
@@ -270,7 +270,7 @@ pub(super) fn read_text(text: &str, offset: usize) -> Result<(String, usize), Wr
             },
         }
     }
-    Err(Wrong::new(offset, "a text without its closing quote", format!("close it with {mark}")))
+    Err(Wrong::new(offset, "a text without its closing quote", format!("close it with {quote}")))
 }
 
 fn take_units(units: &mut Vec<u16>, read: &mut String) -> Result<(), ()> {

@@ -292,16 +292,16 @@ impl Parser<'_> {
         while self.word.token != Token::Symbol(")") {
             let argument_start = self.word.start;
             let (argument, argument_depth) = self.expression(binding::COALESCE)?;
-            let wanted = function.argument(arguments.len());
-            if !kind_of(&argument).fits(wanted) {
+            let expected = function.argument(arguments.len());
+            if !kind_of(&argument).fits(expected) {
                 let found = format!(
                     "{} as argument {} of {}",
                     described(&argument),
                     arguments.len() + 1,
                     function.name()
                 );
-                let wanted = if wanted == Kind::Number { "a number" } else { "a text" };
-                return Err(Wrong::new(argument_start, found, format!("{wanted} goes there")));
+                let expected = if expected == Kind::Number { "a number" } else { "a text" };
+                return Err(Wrong::new(argument_start, found, format!("{expected} goes there")));
             }
             depth = depth.max(argument_depth);
             arguments.push(argument);

@@ -257,7 +257,7 @@ fn undefined_matches_nothing_but_what_is_decided_without_it() {
 }
 
 #[test]
-fn properties_are_texts_that_stand_for_numbers_where_a_number_is_asked_for() {
+fn properties_are_texts_that_represent_numbers_where_a_number_is_requested() {
     all(
         Is::True,
         &[
@@ -340,7 +340,7 @@ fn a_name_with_a_dollar_is_the_property_of_that_name_or_the_place() {
 }
 
 #[test]
-fn bodies_are_looked_into_by_path() {
+fn bodies_are_read_by_path() {
     all(
         Is::True,
         &[
@@ -419,7 +419,7 @@ fn bodies_are_looked_into_by_path() {
 }
 
 #[test]
-fn twins_are_looked_into_by_path() {
+fn twins_are_read_by_path() {
     all(
         Is::True,
         &[
@@ -570,7 +570,7 @@ fn every_function_does_what_iot_edge_does() {
 }
 
 #[test]
-fn the_default_of_two_question_marks_is_taken_when_the_left_side_is_undefined() {
+fn the_default_of_the_double_question_operator_is_taken_when_the_left_side_is_undefined() {
     all(
         Is::True,
         &[
@@ -734,14 +734,14 @@ fn a_body_is_json_when_its_properties_say_so() {
     let json = json!({"a": "ö"});
     let text = json.to_string();
     let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
-    let utf16_marked: Vec<u8> =
+    let utf16_with_bom: Vec<u8> =
         std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(u16::to_be_bytes).collect();
     let utf32: Vec<u8> = text.chars().flat_map(|c| u32::from(c).to_le_bytes()).collect();
     for (encoding, bytes) in [
         ("utf-8", text.as_bytes()),
         ("UTF-8", text.as_bytes()),
         ("utf-16", &utf16),
-        ("utf-16", &utf16_marked),
+        ("utf-16", &utf16_with_bom),
         ("utf-32", &utf32),
     ] {
         assert_eq!(

@@ -35,7 +35,7 @@ impl Artifacts {
     /// Notes what the containers of a deployment have. Containers of an earlier one that are still there are not its own.
     pub fn seen(&mut self, number: u64, desired: &Desired, observed: &Observed) {
         let own = containers(observed).filter(|(module, seen)| {
-            desired.modules.get(*module).is_some_and(|wanted| wanted.fingerprint == seen.fingerprint)
+            desired.modules.get(*module).is_some_and(|target| target.fingerprint == seen.fingerprint)
         });
         for (_, seen) in own {
             if let Some(last) = self.images.get_mut(&seen.image_id) {
@@ -80,11 +80,11 @@ mod tests {
     }
 
     fn observed(desired: &Desired, id: &str) -> Observed {
-        let (module, wanted) = desired.modules.first_key_value().unwrap();
+        let (module, target) = desired.modules.first_key_value().unwrap();
         let seen = ObservedModule {
             image_id: format!("sha256:{id}"),
             anonymous_volumes: vec![format!("volume-{id}")],
-            fingerprint: wanted.fingerprint.clone(),
+            fingerprint: target.fingerprint.clone(),
             ..ObservedModule::default()
         };
         Observed { modules: [(module.clone(), seen)].into(), ..Observed::default() }
@@ -94,10 +94,10 @@ mod tests {
     fn after_many_updates_only_what_the_last_verified_two_had_is_kept() {
         let mut artifacts = Artifacts::default();
         for number in 1..=6_u64 {
-            let wanted = desired(&format!("m:{number}"));
-            let seen = observed(&wanted, &number.to_string());
+            let target = desired(&format!("m:{number}"));
+            let seen = observed(&target, &number.to_string());
             artifacts.pulled(format!("sha256:{number}"));
-            artifacts.seen(number, &wanted, &seen);
+            artifacts.seen(number, &target, &seen);
         }
         let now = observed(&desired("m:6"), "6");
         let garbage = artifacts.garbage(&[5, 6].into(), &now, true);
@@ -108,10 +108,10 @@ mod tests {
     #[test]
     fn what_this_gateway_did_not_pull_what_a_container_has_and_what_is_still_tried_is_no_garbage() {
         let mut artifacts = Artifacts::default();
-        let wanted = desired("m:1");
-        artifacts.seen(1, &wanted, &observed(&wanted, "loaded"));
+        let target = desired("m:1");
+        artifacts.seen(1, &target, &observed(&target, "loaded"));
         assert!(artifacts.images.is_empty(), "the image was there before");
-        let now = observed(&wanted, "loaded");
+        let now = observed(&target, "loaded");
         assert_eq!(artifacts.garbage(&[9].into(), &now, true), Garbage::default(), "its container is there");
         artifacts.pulled("sha256:new".into());
         assert!(artifacts.garbage(&[1].into(), &now, false).images.is_empty());

@@ -106,7 +106,7 @@ pub enum Reason {
     Restarting,
 }
 
-/// What must be done now. Tell `restarts` first what was observed ([`super::restart::Event::Looked`]).
+/// What must be done now. Tell `restarts` first what was observed ([`super::restart::Event::Observed`]).
 pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms: u64) -> Plan {
     let mut planner = Planner {
         restarts,
@@ -131,15 +131,15 @@ pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms:
         }
     }
     let mut by_order: BTreeMap<(u32, &ModuleId), &DesiredModule> = BTreeMap::new();
-    for (module, wanted) in &desired.modules {
+    for (module, target) in &desired.modules {
         // By name within one order, so that a plan of the same facts is the same plan.
-        by_order.insert((wanted.spec.startup_order, module), wanted);
+        by_order.insert((target.spec.startup_order, module), target);
     }
-    for ((_, module), wanted) in by_order {
+    for ((_, module), target) in by_order {
         let seen = observed.modules.get(module);
         match observed.replacements.get(module) {
-            Some(replacement) => planner.settle_replacement(module, wanted, seen, replacement),
-            None => planner.module(module, wanted, seen),
+            Some(replacement) => planner.settle_replacement(module, target, seen, replacement),
+            None => planner.module(module, target, seen),
         }
     }
     let Planner { mut pulls, preparations, changes, plan, .. } = planner;
@@ -161,26 +161,26 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn module(&mut self, module: &ModuleId, wanted: &DesiredModule, seen: Option<&ObservedModule>) {
+    fn module(&mut self, module: &ModuleId, target: &DesiredModule, seen: Option<&ObservedModule>) {
         let is_as_created = |seen: &ObservedModule| {
-            seen.fingerprint == wanted.fingerprint && seen.state != ContainerState::Dead
+            seen.fingerprint == target.fingerprint && seen.state != ContainerState::Dead
         };
         match seen {
-            Some(seen) if is_as_created(seen) => match wanted.spec.status {
-                DesiredStatus::Running => self.keep_running(module, wanted, seen),
+            Some(seen) if is_as_created(seen) => match target.spec.status {
+                DesiredStatus::Running => self.keep_running(module, target, seen),
                 DesiredStatus::Stopped if seen.is_live() && !self.waits(module) => self.stop(module, seen),
                 DesiredStatus::Stopped | DesiredStatus::Unknown => {}
             },
             // The step that failed replaces this container, which goes on by its policy until it can be replaced.
             Some(seen) if self.waits(module) => {
-                let next = self.next_of_former(module, wanted, seen);
+                let next = self.next_of_former(module, target, seen);
                 self.changes.extend(supervision(module, seen, next));
                 if let RestartStep::WaitUntil { at_ms, attempt } = next {
                     self.wait(module, Reason::Backoff { until_ms: at_ms, attempt });
                 }
             }
             None if self.waits(module) => {}
-            seen => self.create(module, wanted, seen),
+            seen => self.create(module, target, seen),
         }
     }
 
@@ -216,7 +216,7 @@ impl Planner<'_> {
     fn settle_replacement(
         &mut self,
         module: &ModuleId,
-        wanted: &DesiredModule,
+        target: &DesiredModule,
         seen: Option<&ObservedModule>,
         replacement: &ObservedModule,
     ) {
@@ -224,16 +224,16 @@ impl Planner<'_> {
             return;
         }
         let is_in_use =
-            replacement.state == ContainerState::Running && replacement.fingerprint == wanted.fingerprint;
+            replacement.state == ContainerState::Running && replacement.fingerprint == target.fingerprint;
         let is_prepared =
-            replacement.state == ContainerState::Created && replacement.fingerprint == wanted.fingerprint;
+            replacement.state == ContainerState::Created && replacement.fingerprint == target.fingerprint;
         match seen {
             Some(seen)
                 if is_prepared
-                    && seen.fingerprint != wanted.fingerprint
+                    && seen.fingerprint != target.fingerprint
                     && seen.state != ContainerState::Dead =>
             {
-                self.replace(module, wanted, seen);
+                self.replace(module, target, seen);
             }
             Some(_) if !is_in_use => self.remove(module, replacement),
             seen => {
@@ -247,14 +247,14 @@ impl Planner<'_> {
     }
 
     /// Creates the container, in place of another one if there is one.
-    fn create(&mut self, module: &ModuleId, wanted: &DesiredModule, seen: Option<&ObservedModule>) {
-        let image = wanted.spec.image.clone();
-        if wanted.spec.image_pull_policy == ImagePullPolicy::OnCreate {
+    fn create(&mut self, module: &ModuleId, target: &DesiredModule, seen: Option<&ObservedModule>) {
+        let image = target.spec.image.clone();
+        if target.spec.image_pull_policy == ImagePullPolicy::OnCreate {
             self.pulls.push(Action::Pull { module: module.clone(), image: image.clone() });
         }
         if let Some(seen) = seen.filter(|seen| seen.state != ContainerState::Dead) {
             self.preparations.push(Action::Prepare { module: module.clone(), image });
-            self.replace(module, wanted, seen);
+            self.replace(module, target, seen);
             return;
         }
         let create = Action::Create { module: module.clone(), image };
@@ -265,15 +265,15 @@ impl Planner<'_> {
             }
             None => self.preparations.push(create),
         }
-        if wanted.spec.status == DesiredStatus::Running {
+        if target.spec.status == DesiredStatus::Running {
             self.changes.push(Action::Start { module: module.clone(), container_id: None });
         }
     }
 
-    fn replace(&mut self, module: &ModuleId, wanted: &DesiredModule, seen: &ObservedModule) {
-        self.keep_meanwhile(module, wanted, seen);
+    fn replace(&mut self, module: &ModuleId, target: &DesiredModule, seen: &ObservedModule) {
+        self.keep_meanwhile(module, target, seen);
         let (module, container_id) = (module.clone(), seen.container_id.clone());
-        self.changes.push(Action::Replace { module, container_id, image: wanted.spec.image.clone() });
+        self.changes.push(Action::Replace { module, container_id, image: target.spec.image.clone() });
     }
 
     /// What to do with a container that is to be replaced: what its policy says while the module shall run. One that never ran is
@@ -281,19 +281,19 @@ impl Planner<'_> {
     fn next_of_former(
         &self,
         module: &ModuleId,
-        wanted: &DesiredModule,
+        target: &DesiredModule,
         seen: &ObservedModule,
     ) -> RestartStep {
-        if wanted.spec.status == DesiredStatus::Running && seen.state != ContainerState::Created {
-            self.restarts.next(module, wanted.spec.restart_policy, seen, self.now_ms)
+        if target.spec.status == DesiredStatus::Running && seen.state != ContainerState::Created {
+            self.restarts.next(module, target.spec.restart_policy, seen, self.now_ms)
         } else {
             RestartStep::Leave
         }
     }
 
     /// Notes what keeps the container of a module running while the image that replaces it is fetched.
-    fn keep_meanwhile(&mut self, module: &ModuleId, wanted: &DesiredModule, seen: &ObservedModule) {
-        let next = self.next_of_former(module, wanted, seen);
+    fn keep_meanwhile(&mut self, module: &ModuleId, target: &DesiredModule, seen: &ObservedModule) {
+        let next = self.next_of_former(module, target, seen);
         self.plan.interim.extend(supervision(module, seen, next));
         if let RestartStep::WaitUntil { at_ms, .. } = next {
             let due = self.plan.interim_due_ms.get_or_insert(at_ms);
@@ -301,8 +301,8 @@ impl Planner<'_> {
         }
     }
 
-    fn keep_running(&mut self, module: &ModuleId, wanted: &DesiredModule, seen: &ObservedModule) {
-        let next = self.restarts.next(module, wanted.spec.restart_policy, seen, self.now_ms);
+    fn keep_running(&mut self, module: &ModuleId, target: &DesiredModule, seen: &ObservedModule) {
+        let next = self.restarts.next(module, target.spec.restart_policy, seen, self.now_ms);
         match next {
             RestartStep::Leave => match seen.state {
                 ContainerState::Paused => self.wait(module, Reason::Paused),
@@ -398,7 +398,7 @@ impl fmt::Display for Plan {
         let modules = self.actions.iter().map(Action::module).chain(self.waiting.iter().map(|w| &w.module));
         let width = modules.map(|module| module.as_str().len()).max().unwrap_or(0);
         for action in &self.actions {
-            let (verb, what) = action.words();
+            let (verb, what) = action.texts();
             let line = format!("{verb:<7}  {:<width$}  {what}", action.module().as_str());
             writeln!(f, "{}", line.trim_end())?;
         }
@@ -410,7 +410,7 @@ impl fmt::Display for Plan {
 }
 
 impl Action {
-    fn words(&self) -> (&'static str, String) {
+    fn texts(&self) -> (&'static str, String) {
         let container = |id: &str| format!("container {}", id.get(..12).unwrap_or(id));
         match self {
             Self::Pull { image, .. } => ("pull", format!("image {image}")),
@@ -433,7 +433,7 @@ impl Action {
 
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (verb, what) = self.words();
+        let (verb, what) = self.texts();
         write!(f, "{}", format!("{verb} {} {what}", self.module()).trim_end())
     }
 }

@@ -70,19 +70,19 @@ pub fn preview(former: &Desired, observed: &Observed, next: &Desired, now_ms: u6
     let preview = |module: &ModuleId| {
         let steps: Vec<Step> =
             plan.actions.iter().filter(|action| action.module() == module).filter_map(step).collect();
-        let (was, wanted) = (former.modules.get(module), next.modules.get(module));
+        let (was, target) = (former.modules.get(module), next.modules.get(module));
         let mut of =
             ModulePreview { module: module.clone(), effect: Effect::Unchanged, fields: Vec::new(), steps };
-        match (wanted, observed.modules.get(module)) {
+        match (target, observed.modules.get(module)) {
             (None, _) => of.effect = Effect::Remove,
             (Some(_), None) => of.effect = Effect::Create,
-            (Some(wanted), Some(seen)) => match was {
+            (Some(target), Some(seen)) => match was {
                 Some(was) => {
-                    of.fields = changed_fields(&was.spec, &wanted.spec);
+                    of.fields = changed_fields(&was.spec, &target.spec);
                     of.effect = effect(&of);
                 }
-                None if seen.image != wanted.spec.image => {
-                    of.fields = vec![replacing_text("settings.image", &seen.image, &wanted.spec.image)];
+                None if seen.image != target.spec.image => {
+                    of.fields = vec![replacing_text("settings.image", &seen.image, &target.spec.image)];
                     of.effect = Effect::Replace;
                 }
                 None => of.effect = Effect::Unknown,
@@ -130,28 +130,28 @@ fn replacing_text(path: &str, from: &str, to: &str) -> ChangedField {
 }
 
 /// The fields in which two definitions of a module differ, those that replace its container first.
-pub fn changed_fields(was: &Module, wanted: &Module) -> Vec<ChangedField> {
+pub fn changed_fields(was: &Module, target: &Module) -> Vec<ChangedField> {
     let mut fields = Vec::new();
-    if was.image != wanted.image {
-        fields.push(replacing_text("settings.image", &was.image, &wanted.image));
+    if was.image != target.image {
+        fields.push(replacing_text("settings.image", &was.image, &target.image));
     }
     let hidden = |path: String| ChangedField { path, from: None, to: None, is_replacing: true };
-    let names: BTreeSet<&String> = was.env.keys().chain(wanted.env.keys()).collect();
+    let names: BTreeSet<&String> = was.env.keys().chain(target.env.keys()).collect();
     fields.extend(
         names
             .into_iter()
-            .filter(|name| was.env.get(*name) != wanted.env.get(*name))
+            .filter(|name| was.env.get(*name) != target.env.get(*name))
             .map(|name| hidden(format!("env.{name}"))),
     );
     let mut paths = Vec::new();
-    changed_paths("settings.createOptions", &was.create_options, &wanted.create_options, &mut paths);
+    changed_paths("settings.createOptions", &was.create_options, &target.create_options, &mut paths);
     fields.extend(paths.into_iter().map(hidden));
     for (path, from, to) in [
-        ("status", was.status.to_string(), wanted.status.to_string()),
-        ("restartPolicy", was.restart_policy.to_string(), wanted.restart_policy.to_string()),
-        ("imagePullPolicy", was.image_pull_policy.to_string(), wanted.image_pull_policy.to_string()),
-        ("startupOrder", was.startup_order.to_string(), wanted.startup_order.to_string()),
-        ("version", was.version.clone(), wanted.version.clone()),
+        ("status", was.status.to_string(), target.status.to_string()),
+        ("restartPolicy", was.restart_policy.to_string(), target.restart_policy.to_string()),
+        ("imagePullPolicy", was.image_pull_policy.to_string(), target.image_pull_policy.to_string()),
+        ("startupOrder", was.startup_order.to_string(), target.startup_order.to_string()),
+        ("version", was.version.clone(), target.version.clone()),
     ] {
         if from != to {
             fields.push(ChangedField {
@@ -166,15 +166,15 @@ pub fn changed_fields(was: &Module, wanted: &Module) -> Vec<ChangedField> {
 }
 
 /// The paths of the members in which two objects differ, as far down as both have objects.
-fn changed_paths(path: &str, was: &Map<String, Value>, wanted: &Map<String, Value>, paths: &mut Vec<String>) {
-    let keys: BTreeSet<&String> = was.keys().chain(wanted.keys()).collect();
+fn changed_paths(path: &str, was: &Map<String, Value>, target: &Map<String, Value>, paths: &mut Vec<String>) {
+    let keys: BTreeSet<&String> = was.keys().chain(target.keys()).collect();
     for key in keys {
         let path = format!("{path}.{key}");
-        match (was.get(key), wanted.get(key)) {
-            (Some(Value::Object(was)), Some(Value::Object(wanted))) => {
-                changed_paths(&path, was, wanted, paths)
+        match (was.get(key), target.get(key)) {
+            (Some(Value::Object(was)), Some(Value::Object(target))) => {
+                changed_paths(&path, was, target, paths)
             }
-            (was, wanted) if was != wanted => paths.push(path),
+            (was, target) if was != target => paths.push(path),
             _ => {}
         }
     }

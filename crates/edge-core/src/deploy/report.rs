@@ -83,14 +83,14 @@ impl DeploymentProgress<'_> {
         if let Some(why) = self.unseen {
             return state(RuntimeStatus::Unknown, why.to_owned());
         }
-        let (wanted, seen) = (self.desired.modules.get(id), self.observed.modules.get(id));
-        let mut state = match (wanted, seen) {
-            (Some(wanted), Some(seen)) => how(id, wanted, seen, self.restarts, self.now_ms),
+        let (target, seen) = (self.desired.modules.get(id), self.observed.modules.get(id));
+        let mut state = match (target, seen) {
+            (Some(target), Some(seen)) => how(id, target, seen, self.restarts, self.now_ms),
             (None, _) => state(RuntimeStatus::Unknown, "not in the manifest; it will be removed".to_owned()),
-            (Some(wanted), None) if self.pulling.contains(&wanted.spec.image) => {
-                state(RuntimeStatus::Unknown, format!("image {} is being pulled", wanted.spec.image))
+            (Some(target), None) if self.pulling.contains(&target.spec.image) => {
+                state(RuntimeStatus::Unknown, format!("image {} is being pulled", target.spec.image))
             }
-            (Some(wanted), None) if wanted.spec.status == DesiredStatus::Stopped => {
+            (Some(target), None) if target.spec.status == DesiredStatus::Stopped => {
                 state(RuntimeStatus::Stopped, "shall not run; no container yet".to_owned())
             }
             (Some(_), None) => state(RuntimeStatus::Unknown, "no container yet".to_owned()),
@@ -110,7 +110,7 @@ impl DeploymentProgress<'_> {
             state.reason = format!("runs as it was before: {problem}{tries}");
         } else {
             state.reason = format!("{problem}{tries}");
-            if wanted.is_some_and(|wanted| wanted.spec.status == DesiredStatus::Running) {
+            if target.is_some_and(|target| target.spec.status == DesiredStatus::Running) {
                 state.status = RuntimeStatus::Backoff;
             }
         }
@@ -128,7 +128,7 @@ pub fn edge_agent(
     let this_daemon =
         || SystemModuleReport { r#type: "docker".into(), runtime_status: RuntimeStatus::Running };
     let modules =
-        progress.desired.modules.iter().map(|(id, wanted)| (id.clone(), module(id, wanted, progress)));
+        progress.desired.modules.iter().map(|(id, target)| (id.clone(), module(id, target, progress)));
     object(&EdgeAgentReport {
         schema_version: "1.0".into(),
         version: AgentVersion { version: host.agent_version.clone() },
@@ -229,7 +229,7 @@ fn status(outcome: &Outcome) -> DeploymentStatus {
     DeploymentStatus { code: outcome.code, description: outcome.description.clone() }
 }
 
-fn module(id: &ModuleId, wanted: &DesiredModule, progress: &DeploymentProgress<'_>) -> ModuleReport {
+fn module(id: &ModuleId, target: &DesiredModule, progress: &DeploymentProgress<'_>) -> ModuleReport {
     let time = |at_ms: Option<u64>| at_ms.map_or_else(|| NEVER.to_owned(), rfc3339);
     let (seen, restarts) = (progress.observed.modules.get(id), progress.restarts);
     let state = progress.module(id);
@@ -239,12 +239,12 @@ fn module(id: &ModuleId, wanted: &DesiredModule, progress: &DeploymentProgress<'
     };
     ModuleReport {
         r#type: "docker".into(),
-        version: wanted.spec.version.clone(),
-        status: wanted.spec.status,
-        restart_policy: wanted.spec.restart_policy,
-        image_pull_policy: wanted.spec.image_pull_policy,
-        startup_order: wanted.spec.startup_order,
-        settings: ModuleSettingsReport { image: wanted.spec.image.clone() },
+        version: target.spec.version.clone(),
+        status: target.spec.status,
+        restart_policy: target.spec.restart_policy,
+        image_pull_policy: target.spec.image_pull_policy,
+        startup_order: target.spec.startup_order,
+        settings: ModuleSettingsReport { image: target.spec.image.clone() },
         runtime_status: state.status,
         status_description: state.reason,
         next_try_utc: state.next_try_ms.map(rfc3339),
@@ -259,13 +259,13 @@ fn module(id: &ModuleId, wanted: &DesiredModule, progress: &DeploymentProgress<'
 /// How a module with a container is.
 fn how(
     id: &ModuleId,
-    wanted: &DesiredModule,
+    target: &DesiredModule,
     seen: &ObservedModule,
     restarts: &Restarts,
     now_ms: u64,
 ) -> ModuleState {
-    let is_wanted = wanted.spec.status == DesiredStatus::Running;
-    let next = restarts.next(id, wanted.spec.restart_policy, seen, now_ms);
+    let shall_run = target.spec.status == DesiredStatus::Running;
+    let next = restarts.next(id, target.spec.restart_policy, seen, now_ms);
     let mut next_try_ms = None;
     let cause = if seen.is_out_of_memory { ", because memory ran out" } else { "" };
     let ended = |code| format!("ended with code {code}{cause}");
@@ -278,16 +278,16 @@ fn how(
             (RuntimeStatus::Unhealthy, "its health check fails".into())
         }
         (ContainerState::Running, _) => (RuntimeStatus::Running, "running".into()),
-        (ContainerState::Exited { code }, RestartStep::WaitUntil { at_ms, attempt }) if is_wanted => {
+        (ContainerState::Exited { code }, RestartStep::WaitUntil { at_ms, attempt }) if shall_run => {
             next_try_ms = Some(at_ms);
             (RuntimeStatus::Backoff, format!("{}; {attempt}", ended(code)))
         }
-        (ContainerState::Exited { code }, RestartStep::GivenUp) if is_wanted => {
+        (ContainerState::Exited { code }, RestartStep::GivenUp) if shall_run => {
             (RuntimeStatus::Failed, format!("{} after {RESTARTS_MAX} restarts", ended(code)))
         }
         (ContainerState::Exited { code: 0 }, _) => (RuntimeStatus::Stopped, "ended with code 0".into()),
         // A module that was stopped on purpose often ends with the code of the signal: that is no failure.
-        (ContainerState::Exited { code }, _) if !is_wanted => {
+        (ContainerState::Exited { code }, _) if !shall_run => {
             (RuntimeStatus::Stopped, format!("stopped, ended with code {code}"))
         }
         (ContainerState::Exited { code }, _) => (RuntimeStatus::Failed, ended(code)),

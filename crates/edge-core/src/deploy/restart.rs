@@ -56,7 +56,7 @@ struct Record {
 pub enum Event<'a> {
     /// The state of Docker's containers; pass it before every plan. Modules that neither exist nor shall exist are forgotten, those
     /// that ran long enough are well, and failures of those that are as wanted are over.
-    Looked(&'a Desired, &'a Observed),
+    Observed(&'a Desired, &'a Observed),
     /// An [`super::plan::Action::Start`] of this module was done.
     Started(&'a ModuleId),
     /// An [`super::plan::Action::Restart`] of this module was done.
@@ -130,17 +130,17 @@ impl Restarts {
     /// Takes note of what happened.
     pub fn handle(&mut self, now_ms: u64, event: Event<'_>) {
         match event {
-            Event::Looked(desired, observed) => {
+            Event::Observed(desired, observed) => {
                 self.modules.retain(|module, record| {
                     let seen = observed.modules.get(module);
                     if seen.is_some_and(|seen| ran_ms(seen, now_ms) >= WELL_AFTER_MS) {
                         record.restarts = 0;
                     }
-                    let wanted = desired.modules.get(module);
-                    if seen.zip(wanted).is_some_and(|(seen, wanted)| is_as_wanted(seen, wanted)) {
+                    let target = desired.modules.get(module);
+                    if seen.zip(target).is_some_and(|(seen, target)| is_as_desired(seen, target)) {
                         record.failures = 0;
                     }
-                    seen.is_some() || wanted.is_some()
+                    seen.is_some() || target.is_some()
                 });
             }
             Event::Started(module) => self.modules.entry(module.clone()).or_default().failures = 0,
@@ -229,10 +229,10 @@ impl Restarts {
 }
 
 /// Whether a plan would have nothing to do for it.
-fn is_as_wanted(seen: &ObservedModule, wanted: &DesiredModule) -> bool {
+fn is_as_desired(seen: &ObservedModule, target: &DesiredModule) -> bool {
     let is_running = seen.state == ContainerState::Running && !seen.is_unhealthy;
-    seen.fingerprint == wanted.fingerprint
-        && match wanted.spec.status {
+    seen.fingerprint == target.fingerprint
+        && match target.spec.status {
             DesiredStatus::Running => is_running,
             DesiredStatus::Stopped => !seen.is_live() && seen.state != ContainerState::Dead,
             DesiredStatus::Unknown => seen.state != ContainerState::Dead,
@@ -364,16 +364,16 @@ mod tests {
     }
 
     #[test]
-    fn ten_good_minutes_count_from_nothing_again_even_if_nobody_looked_meanwhile() {
+    fn ten_good_minutes_count_from_nothing_again_even_if_nobody_checked_meanwhile() {
         let (m, desired) = (module(), Desired::default());
         let mut restarts = Restarts::since_boot(BOOT);
         restarts.handle(BOOT, Event::Restarted(&m));
         let mut observed = Observed::default();
         observed.modules.insert(m.clone(), ended(1, BOOT, BOOT + WELL_AFTER_MS - 1));
-        restarts.handle(BOOT + WELL_AFTER_MS, Event::Looked(&desired, &observed));
+        restarts.handle(BOOT + WELL_AFTER_MS, Event::Observed(&desired, &observed));
         assert_eq!(restarts.count(&m), 1);
         observed.modules.insert(m.clone(), ended(1, BOOT, BOOT + WELL_AFTER_MS));
-        restarts.handle(BOOT + WELL_AFTER_MS, Event::Looked(&desired, &observed));
+        restarts.handle(BOOT + WELL_AFTER_MS, Event::Observed(&desired, &observed));
         assert_eq!(restarts.count(&m), 0);
     }
 
@@ -382,12 +382,12 @@ mod tests {
         let m = module();
         let mut restarts = Restarts::since_boot(BOOT);
         restarts.handle(BOOT, Event::Failed(&m));
-        restarts.handle(BOOT, Event::Looked(&Desired::default(), &Observed::default()));
+        restarts.handle(BOOT, Event::Observed(&Desired::default(), &Observed::default()));
         assert_eq!(restarts, Restarts::since_boot(BOOT));
     }
 
     #[test]
-    fn a_failed_step_waits_until_the_module_is_as_wanted_after_all() {
+    fn a_failed_step_waits_until_the_module_is_as_desired_after_all() {
         let m = module();
         let document = br#"{"modulesContent": {"$edgeAgent": {"properties.desired":
             {"schemaVersion": "1.0", "modules": {"m": {"settings": {"image": "a:1"}}}}}}}"#;
@@ -396,7 +396,7 @@ mod tests {
         let mut restarts = Restarts::since_boot(BOOT);
         for failures in 1..4 {
             restarts.handle(BOOT, Event::Failed(&m));
-            restarts.handle(BOOT, Event::Looked(&desired, &observed));
+            restarts.handle(BOOT, Event::Observed(&desired, &observed));
             assert_eq!(
                 restarts.failed(&m, BOOT),
                 Some((failures, BOOT + WAIT_FIRST_MS * 2u64.pow(failures - 1)))
@@ -405,12 +405,12 @@ mod tests {
         let fingerprint = desired.modules[&m].fingerprint.clone();
         let running = ObservedModule { fingerprint, state: ContainerState::Running, ..ended(0, BOOT, BOOT) };
         observed.modules.insert(m.clone(), running);
-        restarts.handle(BOOT, Event::Looked(&desired, &observed));
+        restarts.handle(BOOT, Event::Observed(&desired, &observed));
         assert_eq!(restarts.failed(&m, BOOT), None);
     }
 
     #[test]
-    fn a_clock_that_was_set_back_keeps_no_module_down_and_an_end_during_the_look_still_waits() {
+    fn a_clock_that_was_set_back_keeps_no_module_down_and_an_end_during_the_pass_still_waits() {
         let (m, now) = (module(), 10_000_000);
         let mut restarts = Restarts::since_boot(0);
         let next = |restarts: &Restarts, ended_at| {

@@ -144,20 +144,20 @@ pub enum RolloutVerdict {
 
 /// The modules that a deployment adds, and those whose container or desired status it changes.
 pub fn changed(before: &Desired, after: &Desired) -> BTreeSet<ModuleId> {
-    let is_same = |module: &ModuleId, wanted: &DesiredModule| {
+    let is_same = |module: &ModuleId, target: &DesiredModule| {
         before.modules.get(module).is_some_and(|former| {
-            former.fingerprint == wanted.fingerprint && former.spec.status == wanted.spec.status
+            former.fingerprint == target.fingerprint && former.spec.status == target.spec.status
         })
     };
-    let changed = after.modules.iter().filter(|(module, wanted)| !is_same(module, wanted));
+    let changed = after.modules.iter().filter(|(module, target)| !is_same(module, target));
     changed.map(|(module, _)| module.clone()).collect()
 }
 
 /// The modules that a deployment leaves as they are and that run well.
 pub fn well(desired: &Desired, changed: &BTreeSet<ModuleId>, observed: &Observed) -> BTreeSet<ModuleId> {
     let unchanged = desired.modules.iter().filter(|(module, _)| !changed.contains(*module));
-    let well = unchanged.filter(|(module, wanted)| {
-        observed.modules.get(*module).is_some_and(|seen| is_as_wanted(wanted, seen))
+    let well = unchanged.filter(|(module, target)| {
+        observed.modules.get(*module).is_some_and(|seen| is_as_desired(target, seen))
     });
     well.map(|(module, _)| module.clone()).collect()
 }
@@ -225,12 +225,12 @@ fn last_start_ms<'a>(watched: impl Iterator<Item = &'a ModuleId>, facts: &Rollou
 }
 
 /// Whether a module is as it shall stay. One with the policy `never` may end with code 0.
-fn is_as_wanted(wanted: &DesiredModule, seen: &ObservedModule) -> bool {
+fn is_as_desired(target: &DesiredModule, seen: &ObservedModule) -> bool {
     let is_running = seen.state == ContainerState::Running && !seen.is_unhealthy;
     let has_ended = seen.state == ContainerState::Exited { code: 0 }
-        && wanted.spec.restart_policy == RestartPolicy::Never;
-    seen.fingerprint == wanted.fingerprint
-        && match wanted.spec.status {
+        && target.spec.restart_policy == RestartPolicy::Never;
+    seen.fingerprint == target.fingerprint
+        && match target.spec.status {
             DesiredStatus::Running => is_running || has_ended,
             DesiredStatus::Stopped => !seen.is_live(),
             DesiredStatus::Unknown => true,
@@ -241,9 +241,9 @@ fn is_as_wanted(wanted: &DesiredModule, seen: &ObservedModule) -> bool {
 fn is_done<'a>(watched: impl Iterator<Item = &'a ModuleId>, facts: &RolloutFacts<'_>) -> bool {
     let RolloutFacts { desired, observed, .. } = facts;
     let is_well = |module: &ModuleId| {
-        let wanted = desired.modules.get(module);
-        wanted
-            .is_none_or(|wanted| observed.modules.get(module).is_some_and(|seen| is_as_wanted(wanted, seen)))
+        let target = desired.modules.get(module);
+        target
+            .is_none_or(|target| observed.modules.get(module).is_some_and(|seen| is_as_desired(target, seen)))
     };
     observed.replacements.is_empty()
         && observed.modules.keys().all(|module| desired.modules.contains_key(module))
@@ -255,9 +255,9 @@ fn missing<'a>(watched: impl Iterator<Item = &'a ModuleId>, facts: &RolloutFacts
     let left = facts.observed.modules.keys().filter(|module| !facts.desired.modules.contains_key(*module));
     let left = left.map(|module| format!("module `{module}` was not removed"));
     let not_well = watched.filter_map(|module| {
-        let wanted = facts.desired.modules.get(module)?;
+        let target = facts.desired.modules.get(module)?;
         let how = match facts.observed.modules.get(module) {
-            Some(seen) if is_as_wanted(wanted, seen) => return None,
+            Some(seen) if is_as_desired(target, seen) => return None,
             _ => facts.problems.get(module).map_or("is not as the manifest wants it", String::as_str),
         };
         Some(format!("module `{module}`: {how}"))
@@ -280,8 +280,8 @@ fn failure<'a>(
 }
 
 fn module_failure(module: &ModuleId, facts: &RolloutFacts<'_>, since_ms: u64) -> Option<String> {
-    let (wanted, seen) = (facts.desired.modules.get(module)?, facts.observed.modules.get(module)?);
-    if wanted.spec.status != DesiredStatus::Running || seen.fingerprint != wanted.fingerprint {
+    let (target, seen) = (facts.desired.modules.get(module)?, facts.observed.modules.get(module)?);
+    if target.spec.status != DesiredStatus::Running || seen.fingerprint != target.fingerprint {
         return None;
     }
     let has_ended_since = seen.finished_at_ms.is_some_and(|at_ms| at_ms >= since_ms);
@@ -291,7 +291,7 @@ fn module_failure(module: &ModuleId, facts: &RolloutFacts<'_>, since_ms: u64) ->
         ContainerState::Running if has_ended_since && facts.restarts.count(module) > 0 => {
             format!("it ended and was restarted{cause}")
         }
-        ContainerState::Exited { code } if has_ended_since && !is_as_wanted(wanted, seen) => {
+        ContainerState::Exited { code } if has_ended_since && !is_as_desired(target, seen) => {
             format!("it ended with code {code}{cause}")
         }
         ContainerState::Restarting => "it ended, and Docker's own restart policy restarts it".to_owned(),
@@ -311,8 +311,8 @@ fn not_well_yet<'a>(
         return Some(missing(watched, facts));
     }
     let shall_run = |module: &&ModuleId| {
-        let wanted = facts.desired.modules.get(*module);
-        wanted.is_some_and(|wanted| wanted.spec.status == DesiredStatus::Running)
+        let target = facts.desired.modules.get(*module);
+        target.is_some_and(|target| target.spec.status == DesiredStatus::Running)
     };
     let is_starting =
         |module: &&ModuleId| facts.observed.modules.get(*module).is_some_and(|seen| seen.is_starting);

@@ -74,10 +74,10 @@ pub fn due(plan: &Plan, desired: &Desired, running: &Running, holds: &Holds) -> 
     if is_fetching {
         batches.extend(self::batches(&plan.interim).into_iter().filter(|batch| is_free(&batch.module)));
     }
-    let rank = |module: &ModuleId| desired.modules.get(module).map(|wanted| wanted.spec.startup_order);
-    let under_way = running.iter().map(|(module, kind)| (rank(module), *kind));
-    let wanted = batches.iter().map(|batch| (rank(&batch.module), batch.kind));
-    let all: Vec<(Option<u32>, BatchKind)> = under_way.chain(wanted).collect();
+    let rank = |module: &ModuleId| desired.modules.get(module).map(|target| target.spec.startup_order);
+    let in_progress = running.iter().map(|(module, kind)| (rank(module), *kind));
+    let target = batches.iter().map(|batch| (rank(&batch.module), batch.kind));
+    let all: Vec<(Option<u32>, BatchKind)> = in_progress.chain(target).collect();
     let is_preparing = all.iter().any(|(_, kind)| *kind == BatchKind::Prepare);
     let is_change = |kind: BatchKind| matches!(kind, BatchKind::Prepare | BatchKind::Change);
     let mut changes_left =
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn modules_that_are_not_wanted_go_first_and_then_each_startup_order_after_the_one_before() {
+    fn modules_that_are_not_desired_go_first_and_then_each_startup_order_after_the_one_before() {
         let desired = desired(&[("a", 2), ("b", 1), ("c", 1)]);
         let mut actions = removal("old").to_vec();
         actions.extend([replace("b"), replace("c"), replace("a")]);
@@ -313,7 +313,7 @@ mod tests {
                 }
             }
             let desired = desired(&orders);
-            let rank = |module: &ModuleId| desired.modules.get(module).map(|wanted| wanted.spec.startup_order);
+            let rank = |module: &ModuleId| desired.modules.get(module).map(|target| target.spec.startup_order);
             let mut left = plan(actions.clone());
             let (mut running, mut begun, mut ends) = (Running::new(), Vec::new(), ends.iter());
             let mut doing: BTreeMap<ModuleId, Vec<Action>> = BTreeMap::new();

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_that_asks_for_amqp_is_warned_of_by_the_variable() {
+    fn a_manifest_that_requests_amqp_is_warned_of_by_the_variable() {
         for (env, options, expected) in [
             (json!({"ClientTransportType": {"value": "Amqp_Tcp_Only"}}), "", true),
             (json!({"upstreamprotocol": {"value": "AmqpWs"}}), "", true),

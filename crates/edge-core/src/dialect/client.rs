@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reserved_topic_without_a_meaning_is_refused_not_swallowed() {
+    fn a_reserved_topic_without_a_meaning_is_refused_not_dropped() {
         for topic in [
             "devices/d/other",
             "devices/d",

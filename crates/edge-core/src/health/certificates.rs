@@ -9,7 +9,7 @@ const REPAIR: &str = "run `edge-agent init --repair`: it makes what is missing a
 
 pub(super) fn module_keys(facts: &Facts) -> Option<Verdict> {
     match &facts.certificates.module_keys {
-        Probe::NotAsked => None,
+        Probe::NotProbed => None,
         Probe::Found(()) => ok("readable and undamaged"),
         Probe::Denied(why) => denied(why),
         Probe::Missing(why) => error(
@@ -74,7 +74,7 @@ pub(super) fn ca(facts: &Facts) -> Option<Verdict> {
 
 pub(super) fn ca_key(facts: &Facts) -> Option<Verdict> {
     match &facts.certificates.ca_key {
-        Probe::NotAsked => None,
+        Probe::NotProbed => None,
         Probe::Found(()) => ok("it fits [tls] ca"),
         Probe::Denied(why) => denied(why),
         Probe::Missing(why) => warn(
@@ -135,13 +135,13 @@ pub(super) fn device_ca(facts: &Facts) -> Option<Verdict> {
             "correct [tls] device_ca, or restore the file",
         )
     };
-    let judged = facts.certificates.device_ca.iter().filter_map(|(_, probe)| match found(probe, failed) {
+    let verdicts = facts.certificates.device_ca.iter().filter_map(|(_, probe)| match found(probe, failed) {
         Err(verdict) => verdict,
         Ok(ca) => ends(ca, facts.now_secs, next),
     });
-    let judged: Vec<Verdict> = judged.collect();
-    let worst = judged.iter().map(|verdict| verdict.level).max()?;
-    let of_worst: Vec<&Verdict> = judged.iter().filter(|verdict| verdict.level == worst).collect();
+    let verdicts: Vec<Verdict> = verdicts.collect();
+    let worst = verdicts.iter().map(|verdict| verdict.level).max()?;
+    let of_worst: Vec<&Verdict> = verdicts.iter().filter(|verdict| verdict.level == worst).collect();
     let evidence = of_worst.iter().map(|verdict| verdict.evidence.as_str()).collect::<Vec<_>>().join("; ");
     let mend = if worst == Level::Ok { String::new() } else { of_worst.first()?.mend.clone() };
     Some(Verdict { level: worst, evidence, mend })

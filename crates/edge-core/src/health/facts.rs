@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 /// Refused clients that are reported to central and `check`; `edge-agent refusals` shows all that are kept.
-pub const REFUSALS_TOLD_MAX: usize = 24;
+pub const REFUSALS_REPORTED_MAX: usize = 24;
 
 /// What a look at one thing gave.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Probe<T> {
     #[default]
-    NotAsked,
+    NotProbed,
     Found(T),
     /// It is not there.
     Missing(String),
@@ -32,7 +32,7 @@ pub struct Facts {
     pub docker: DockerFacts,
     /// The way to upstream.
     pub upstream: UpstreamFacts,
-    /// Whether the daemon answers; [`Probe::NotAsked`] when the daemon itself gathers.
+    /// Whether the daemon answers; [`Probe::NotProbed`] when the daemon itself gathers.
     pub answer: Probe<()>,
     /// What only the running daemon knows.
     pub daemon: Option<DaemonFacts>,
@@ -216,7 +216,7 @@ pub struct DaemonFacts {
     pub lost: Vec<(String, u64)>,
     /// Of these, losses that central does not know yet.
     #[serde(rename = "lostNotTold")]
-    pub lost_not_told: u64,
+    pub lost_unreported: u64,
     /// When messages expired last, if any did since the daemon started.
     pub expired_secs_ago: Option<u64>,
     /// Messages that upstream refused and that are kept.
@@ -241,7 +241,7 @@ pub struct DaemonFacts {
     /// Identities that several clients use, each as text.
     pub conflicts: Vec<String>,
     /// Clients that were refused, the last ones first, those of known identities before others; at most
-    /// [`REFUSALS_TOLD_MAX`].
+    /// [`REFUSALS_REPORTED_MAX`].
     pub refusals: Vec<RefusalFacts>,
 }
 
@@ -328,7 +328,7 @@ pub struct QueueFacts {
     pub oldest_secs: Option<u64>,
     /// `enough`, `evicting` or `refusing`.
     #[serde(rename = "room")]
-    pub room: String,
+    pub headroom: String,
 }
 
 /// A client that was refused.

@@ -16,7 +16,7 @@ const FREE_WARN_TIMES: u64 = 2;
 pub(super) fn config(facts: &Facts) -> Option<Verdict> {
     let path = &facts.config.path;
     match &facts.config.read {
-        Probe::NotAsked => None,
+        Probe::NotProbed => None,
         Probe::Found(()) => ok(path.clone()),
         Probe::Denied(why) => error(
             why.clone(),
@@ -49,7 +49,7 @@ pub(super) fn config_in_use(facts: &Facts) -> Option<Verdict> {
 pub(super) fn data_dir(facts: &Facts) -> Option<Verdict> {
     let dir = &facts.host.data_dir;
     match &facts.host.data_dir_use {
-        Probe::NotAsked => None,
+        Probe::NotProbed => None,
         Probe::Found(()) => ok(dir.clone()),
         Probe::Denied(why) => {
             error(why.clone(), format!("run `edge-agent check` as the owner of {dir}, or as root"))
@@ -198,7 +198,7 @@ pub(super) fn listeners(facts: &Facts) -> Option<Verdict> {
             "see who holds the port (`ss -ltnp`) and end it, or write another address in [listen]",
         ),
         // The daemon would have ended if it had none.
-        Probe::NotAsked if facts.daemon.is_some() => ok("the daemon listens"),
+        Probe::NotProbed if facts.daemon.is_some() => ok("the daemon listens"),
         _ => None,
     }
 }
@@ -206,7 +206,7 @@ pub(super) fn listeners(facts: &Facts) -> Option<Verdict> {
 pub(super) fn daemon(facts: &Facts) -> Option<Verdict> {
     let log = "`journalctl -u edge-agent -n 50` shows why it ended";
     match &facts.answer {
-        Probe::NotAsked => facts.daemon.as_ref().and_then(|_| ok("it runs")),
+        Probe::NotProbed => facts.daemon.as_ref().and_then(|_| ok("it runs")),
         Probe::Found(()) => ok("it runs"),
         Probe::Denied(why) => denied(why),
         Probe::Missing(why) => error(

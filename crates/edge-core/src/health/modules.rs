@@ -6,7 +6,7 @@ use super::verdict::{Verdict, denied, error, first_of, found, info, ok, warn};
 pub(super) fn docker(facts: &Facts) -> Option<Verdict> {
     let socket = &facts.docker.socket;
     match &facts.docker.engine {
-        Probe::NotAsked => None,
+        Probe::NotProbed => None,
         Probe::Found(engine) => ok(format!("Docker {} answers on {socket}", engine.version)),
         Probe::Missing(why) => error(
             format!("{why}: modules are not supervised"),
@@ -57,7 +57,7 @@ pub(super) fn deploy_policy(facts: &Facts) -> Option<Verdict> {
 
 pub(super) fn watch_folder(facts: &Facts) -> Option<Verdict> {
     match &facts.docker.watch_folder {
-        Probe::NotAsked => None,
+        Probe::NotProbed => None,
         Probe::Found(folder) => ok(folder.clone()),
         Probe::Denied(why) => denied(why),
         Probe::Missing(why) | Probe::Failed(why) => error(
@@ -111,8 +111,8 @@ pub(super) fn running(facts: &Facts) -> Option<Verdict> {
         return info(first_of(&starting, "; "), "wait, and check again");
     }
     let modules = &facts.daemon.as_ref()?.modules;
-    let wanted = modules.iter().filter(|module| module.shall_run).count();
-    ok(format!("{wanted} of {wanted} run"))
+    let expected = modules.iter().filter(|module| module.shall_run).count();
+    ok(format!("{expected} of {expected} run"))
 }
 
 pub(super) fn healthy(facts: &Facts) -> Option<Verdict> {

@@ -16,8 +16,9 @@ fn of_queues(facts: &Facts, is_meant: impl Fn(&QueueFacts) -> bool) -> Option<Ve
 /// Logs that cannot be written at present.
 fn failing(facts: &Facts) -> Option<Vec<String>> {
     let journals = &facts.daemon.as_ref()?.journals;
-    let told = |log: &JournalFacts| Some(format!("{} ({}): {}", log.name, log.of, log.failing.as_ref()?));
-    Some(journals.iter().filter_map(told).collect())
+    let described =
+        |log: &JournalFacts| Some(format!("{} ({}): {}", log.name, log.of, log.failing.as_ref()?));
+    Some(journals.iter().filter_map(described).collect())
 }
 
 pub(super) fn space(facts: &Facts) -> Option<Verdict> {
@@ -32,11 +33,11 @@ pub(super) fn space(facts: &Facts) -> Option<Verdict> {
         );
     }
     let mend = "free disk space or raise [buffer] max_bytes; see `link`, `modules` and `backlog` for why messages do not leave";
-    let refusing = of_queues(facts, |queue| queue.room == "refusing")?;
+    let refusing = of_queues(facts, |queue| queue.headroom == "refusing")?;
     if !refusing.is_empty() {
         return error(format!("full, new messages are refused: {}", first_of(&refusing, ", ")), mend);
     }
-    let evicting = of_queues(facts, |queue| queue.room == "evicting")?;
+    let evicting = of_queues(facts, |queue| queue.headroom == "evicting")?;
     if !evicting.is_empty() {
         return error(
             format!("full, the oldest messages are dropped for new ones: {}", first_of(&evicting, ", ")),
@@ -83,8 +84,8 @@ pub(super) fn losses(facts: &Facts) -> Option<Verdict> {
     let evidence = format!("since the queues were made: {}", lost.join(", "));
     let mend =
         "`edge-agent status` lists their senders; central keeps each loss (/api/ext/devices/ID/losses)";
-    if daemon.lost_not_told > 0 {
-        return warn(format!("{evidence}; central does not know of {} yet", daemon.lost_not_told), mend);
+    if daemon.lost_unreported > 0 {
+        return warn(format!("{evidence}; central does not know of {} yet", daemon.lost_unreported), mend);
     }
     if let Some(secs) = daemon.expired_secs_ago.filter(|secs| *secs < EXPIRED_SECS) {
         return warn(

@@ -47,34 +47,34 @@ pub fn report(findings: &[Finding], refusals: &[RefusalFacts], now_ms: u64) -> H
     }
 }
 
-/// Whether `new` is reported in place of `told`, which was reported at `told_ms`.
-pub fn is_due(told: &HealthReport, told_ms: u64, new: &HealthReport, now_ms: u64) -> bool {
+/// Whether `new` is reported in place of `sent`, which was reported at `sent_ms`.
+pub fn is_due(sent: &HealthReport, sent_ms: u64, new: &HealthReport, now_ms: u64) -> bool {
     let levels = |report: &HealthReport| {
         report.findings.iter().map(|finding| (finding.id.clone(), finding.level.clone())).collect::<Vec<_>>()
     };
-    if levels(told) != levels(new) {
+    if levels(sent) != levels(new) {
         return true;
     }
     // The clock may have been set back.
-    let is_time = now_ms.saturating_sub(told_ms) >= TEXTS_EVERY_MS || now_ms < told_ms;
-    is_time && (told.findings != new.findings || told.refusals != new.refusals)
+    let is_time = now_ms.saturating_sub(sent_ms) >= TEXTS_EVERY_MS || now_ms < sent_ms;
+    is_time && (sent.findings != new.findings || sent.refusals != new.refusals)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::facts::REFUSALS_TOLD_MAX;
+    use crate::health::facts::REFUSALS_REPORTED_MAX;
     use crate::health::finding::CheckId;
 
     #[test]
-    fn a_level_is_told_at_once_and_a_text_once_in_five_minutes() {
+    fn a_level_is_reported_at_once_and_a_text_once_in_five_minutes() {
         let finding = |level, evidence: &str| Finding::new(CheckId::Disk, level, evidence, "free it");
         let of = |finding| report(&[finding], &[], 7);
-        let told = of(finding(Level::Warn, "90 MB"));
+        let sent = of(finding(Level::Warn, "90 MB"));
         let (text, worse) = (of(finding(Level::Warn, "89 MB")), of(finding(Level::Error, "60 MB")));
-        assert!(!is_due(&told, 7, &told, u64::MAX));
-        assert!(!is_due(&told, 7, &text, 8) && is_due(&told, 7, &text, 7 + TEXTS_EVERY_MS));
-        assert!(is_due(&told, 7, &worse, 8) && is_due(&worse, 8, &of(finding(Level::Ok, "2 GB")), 9));
+        assert!(!is_due(&sent, 7, &sent, u64::MAX));
+        assert!(!is_due(&sent, 7, &text, 8) && is_due(&sent, 7, &text, 7 + TEXTS_EVERY_MS));
+        assert!(is_due(&sent, 7, &worse, 8) && is_due(&worse, 8, &of(finding(Level::Ok, "2 GB")), 9));
     }
 
     #[test]
@@ -88,7 +88,7 @@ mod tests {
             proof: Some("é".repeat(200)),
             ..RefusalFacts::default()
         };
-        let report = report(&findings, &vec![refusal; REFUSALS_TOLD_MAX], 0);
+        let report = report(&findings, &vec![refusal; REFUSALS_REPORTED_MAX], 0);
         let bytes = serde_json::to_vec(&report).unwrap().len();
         assert!(bytes < 128 * 1024, "{bytes}");
     }

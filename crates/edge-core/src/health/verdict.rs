@@ -38,7 +38,7 @@ pub(super) fn found<T>(
 ) -> Result<&T, Option<Verdict>> {
     match probe {
         Probe::Found(found) => Ok(found),
-        Probe::NotAsked => Err(None),
+        Probe::NotProbed => Err(None),
         Probe::Denied(why) => Err(denied(why)),
         Probe::Missing(why) | Probe::Failed(why) => Err(failed(why)),
     }

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_words_about_the_message_blame_it_at_once() {
+    fn only_a_reason_about_the_message_faults_it_at_once() {
         for code in [0x90, 0x95, 0x99] {
             assert_eq!(of_puback(code), Fault::Message, "{code:#x}");
         }

@@ -16,7 +16,7 @@ pub struct Liveness {
     keep_alive: Duration,
     heard: Duration,
     said: Duration,
-    asked: Option<Duration>,
+    probed: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +32,12 @@ pub enum Next {
 impl Liveness {
     /// Of a connection that begins now, with the keep-alive that was sent to the server.
     pub fn new(keep_alive: Duration) -> Self {
-        Self { keep_alive, heard: Duration::ZERO, said: Duration::ZERO, asked: None }
+        Self { keep_alive, heard: Duration::ZERO, said: Duration::ZERO, probed: None }
     }
 
     pub fn heard(&mut self, now: Duration) {
         self.heard = now;
-        self.asked = None;
+        self.probed = None;
     }
 
     /// Something was written. The server lets a client go that says nothing for one and a half keep-alives.
@@ -48,11 +48,11 @@ impl Liveness {
     /// What to do now. [`Next::Ask`] is given once for each question.
     pub fn next(&mut self, now: Duration) -> Next {
         let half = self.keep_alive / 2;
-        if let Some(asked) = self.asked {
-            return if now >= asked + half {
+        if let Some(probed) = self.probed {
+            return if now >= probed + half {
                 Next::Dead(now.saturating_sub(self.heard))
             } else {
-                Next::Wait(asked + half)
+                Next::Wait(probed + half)
             };
         }
         // Who only hears must say something too.
@@ -60,7 +60,7 @@ impl Liveness {
         if now < due {
             return Next::Wait(due);
         }
-        self.asked = Some(now);
+        self.probed = Some(now);
         self.said = now;
         Next::Ask
     }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_line_is_asked_once_and_dead_after_one_keep_alive() {
+    fn a_silent_line_is_probed_once_and_dead_after_one_keep_alive() {
         let mut liveness = Liveness::new(KEEP_ALIVE);
         assert_eq!(liveness.next(secs(0)), Next::Wait(secs(15)));
         assert_eq!(liveness.next(secs(15)), Next::Ask);

@@ -141,8 +141,8 @@ impl Pace {
             self.rates.push_back(rate);
         }
         if let Some(seen) = round.shortest {
-            let is_news = self.shortest.is_none_or(|(shortest, _)| seen <= shortest);
-            if is_news || round.is_probe {
+            let is_shortest = self.shortest.is_none_or(|(shortest, _)| seen <= shortest);
+            if is_shortest || round.is_probe {
                 self.shortest = Some((seen, now));
             }
         }
@@ -151,11 +151,11 @@ impl Pace {
         let is_drained = self.in_flight() <= self.window;
         let is_probe = round.was_full && is_drained && now.saturating_sub(seen_at) >= PROBE_EVERY;
         let holds = self.rate() * shortest.as_secs_f64();
-        let wanted =
+        let needed =
             if is_probe { holds / 4.0 } else { holds + f64::max(holds, self.rate() * SPARE.as_secs_f64()) };
         // A float becomes the nearest integer that there is.
-        let wanted = (wanted.ceil() as usize).min(self.window.saturating_mul(2));
-        self.window = wanted.clamp(LEAST, MOST);
+        let needed = (needed.ceil() as usize).min(self.window.saturating_mul(2));
+        self.window = needed.clamp(LEAST, MOST);
         self.round = Round {
             began: now,
             sent: self.sent,

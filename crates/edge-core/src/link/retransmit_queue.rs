@@ -31,7 +31,7 @@ const SUSPECTS_MAX: usize = 1000;
 /// answers and takes no message heals most likely at an attempt of the first: so many are made for each of a later one.
 const PROVEN_ENDS: u32 = 3;
 /// Connections that a suspect must have ended, each after a message of another sender was taken, to be at fault.
-const JUDGED_ENDS: u32 = 2;
+const ATTRIBUTED_ENDS: u32 = 2;
 /// Refusals that nobody knows the fault of, on one connection at first. Doubled each time they end it.
 const REFUSALS: usize = 16;
 const REFUSALS_MAX: usize = 4096;
@@ -81,7 +81,7 @@ enum Mode {
         retries: u32,
         careful: usize,
     },
-    Judging {
+    Attributing {
         /// Those that wait for their verdict.
         left: Vec<Suspect>,
     },
@@ -94,7 +94,7 @@ struct Suspect {
     /// Proven connections that it ended.
     ends: u32,
     /// Those of them that it ended after a message of another sender was taken.
-    judged: u32,
+    attributed: u32,
 }
 
 const FREE: Mode = Mode::Free { watched: None };
@@ -187,7 +187,7 @@ impl RetransmitQueue {
                     other(&self.items, suspects)
                 }
             }
-            Mode::Judging { left } => {
+            Mode::Attributing { left } => {
                 let is_left = |item: &Item| left.iter().any(|suspect| suspect.ticket == item.ticket);
                 match self.items.iter().position(is_left) {
                     Some(at) => at,
@@ -254,10 +254,10 @@ impl RetransmitQueue {
         let (suspects, careful) = match std::mem::replace(&mut self.mode, FREE) {
             Mode::Free { .. } => return Vec::new(),
             Mode::Alone { suspects, careful, .. } => (suspects, careful),
-            Mode::Judging { mut left } => {
+            Mode::Attributing { mut left } => {
                 left.retain(|suspect| suspect.ticket != ticket);
                 if !left.is_empty() {
-                    self.mode = Mode::Judging { left };
+                    self.mode = Mode::Attributing { left };
                 }
                 return Vec::new();
             }
@@ -280,7 +280,7 @@ impl RetransmitQueue {
         self.items.retain(|item| !overtaken.contains(&item.ticket));
         let left: Vec<Suspect> = left.into_iter().filter(|suspect| suspect.ticket != ticket).collect();
         if !left.is_empty() {
-            self.mode = Mode::Judging { left };
+            self.mode = Mode::Attributing { left };
         }
         guilty.into_iter().map(|suspect| (suspect.ticket, CLOSES.to_owned())).collect()
     }
@@ -289,7 +289,7 @@ impl RetransmitQueue {
     pub fn refused(&mut self, packet_id: u16, code: u8, why: String) -> Settled {
         let Some(ticket) = self.in_flight.remove(&packet_id) else { return Settled::default() };
         let Some(at) = self.at(ticket) else { return Settled::default() };
-        let is_proven = matches!(&self.mode, Mode::Judging { left } if left.iter().any(|suspect| suspect.ticket == ticket));
+        let is_proven = matches!(&self.mode, Mode::Attributing { left } if left.iter().any(|suspect| suspect.ticket == ticket));
         if is_proven || fault_attribution::of_puback(code) == Fault::Message {
             self.items.remove(at);
             return Settled { taken: None, guilty: vec![(ticket, why)] };
@@ -310,10 +310,10 @@ impl RetransmitQueue {
     }
 
     fn place(&self, ticket: u64) -> SuspectPosition {
-        let Some(at) = self.at(ticket) else { return SuspectPosition::Front };
+        let Some(at) = self.at(ticket) else { return SuspectPosition::First };
         let sender = self.items[at].sender;
         match self.items.range(..at).any(|item| item.sender == sender) {
-            _ if at == 0 => SuspectPosition::Front,
+            _ if at == 0 => SuspectPosition::First,
             true => SuspectPosition::Behind,
             false => SuspectPosition::OfAnother,
         }
@@ -360,23 +360,23 @@ impl RetransmitQueue {
             }
             Mode::Alone { suspects, retries, .. } => {
                 *retries = match place {
-                    SuspectPosition::Front => retries.saturating_sub(1),
+                    SuspectPosition::First => retries.saturating_sub(1),
                     SuspectPosition::Behind => PROVEN_ENDS,
                     SuspectPosition::OfAnother => 1,
                 };
-                let is_room = suspects.len() < SUSPECTS_MAX;
+                let has_space = suspects.len() < SUSPECTS_MAX;
                 match suspects.iter_mut().find(|suspect| suspect.ticket == first) {
                     Some(suspect) => suspect.ends += 1,
-                    None if is_room => suspects.push(Suspect { ticket: first, ends: 1, judged: 0 }),
+                    None if has_space => suspects.push(Suspect { ticket: first, ends: 1, attributed: 0 }),
                     None => {}
                 }
                 None
             }
-            Mode::Judging { left } => {
+            Mode::Attributing { left } => {
                 let at = left.iter().position(|suspect| suspect.ticket == first)?;
                 left[at].ends += 1;
-                left[at].judged += 1;
-                if left[at].judged < JUDGED_ENDS {
+                left[at].attributed += 1;
+                if left[at].attributed < ATTRIBUTED_ENDS {
                     // Whether the server takes others is to be seen once more.
                     let suspects = std::mem::take(left);
                     self.mode = Mode::Alone { suspects, retries: 0, careful: 0 };
@@ -396,7 +396,7 @@ impl RetransmitQueue {
 /// Position of a message that was sent alone.
 enum SuspectPosition {
     /// It is the first of all.
-    Front,
+    First,
     /// Behind others of its own sender.
     Behind,
     /// It is the first of its sender.

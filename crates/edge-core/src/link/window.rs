@@ -131,7 +131,7 @@ mod tests {
     const NOW: Duration = Duration::ZERO;
 
     #[test]
-    fn queues_share_the_room_and_each_has_its_own_cursor() {
+    fn queues_share_the_space_and_each_has_its_own_cursor() {
         let mut windows = Windows::default();
         let free = windows.free();
         windows.sent(1, 7, 10, NOW);
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cursor_moves_only_over_what_is_acknowledged_without_a_gap() {
+    fn the_cursor_moves_only_over_what_is_acknowledged_in_sequence() {
         let mut window = Window::new(3);
         for sequence in [10, 11, 15] {
             window.sent(sequence);

@@ -69,7 +69,7 @@ fn read(text: &str) -> Result<Parsed, Wrong> {
     if word.is("WHERE") {
         let (read, end) = Condition::parse_part(text, word.end, "INTO")?;
         if source != Source::TwinChanges
-            && let Some(at) = asks_for_twin_changes(read.expr()).then_some(word.start)
+            && let Some(at) = requires_twin_changes(read.expr()).then_some(word.start)
         {
             let allowed = "only twin changes have that: write FROM /twinChangeNotifications";
             return Err(Wrong::new(at, "twin_change_includes", allowed));
@@ -86,15 +86,15 @@ fn read(text: &str) -> Result<Parsed, Wrong> {
     Ok(Parsed { source, condition, sink: read_sink(sink, start)? })
 }
 
-fn asks_for_twin_changes(expr: &Expr) -> bool {
+fn requires_twin_changes(expr: &Expr) -> bool {
     match expr {
         Expr::TwinChangeIncludes(..) => true,
         Expr::Literal(_) | Expr::Reference(_) => false,
-        Expr::Negate(part) | Expr::Not(part) => asks_for_twin_changes(part),
+        Expr::Negate(part) | Expr::Not(part) => requires_twin_changes(part),
         Expr::Arithmetic(_, left, right) | Expr::Compare(_, left, right) | Expr::Coalesce(left, right) => {
-            asks_for_twin_changes(left) || asks_for_twin_changes(right)
+            requires_twin_changes(left) || requires_twin_changes(right)
         }
-        Expr::And(parts) | Expr::Or(parts) | Expr::Call(_, parts) => parts.iter().any(asks_for_twin_changes),
+        Expr::And(parts) | Expr::Or(parts) | Expr::Call(_, parts) => parts.iter().any(requires_twin_changes),
     }
 }
 
@@ -143,7 +143,7 @@ fn read_sink(text: &str, offset: usize) -> Result<Sink, Wrong> {
         .and_then(|(_, rest)| rest.trim().strip_prefix('(')?.strip_suffix(')'))
         .and_then(|inside| {
             let inside = inside.trim();
-            let unquote = |mark| inside.strip_prefix(mark)?.strip_suffix(mark);
+            let unquote = |quote| inside.strip_prefix(quote)?.strip_suffix(quote);
             unquote('"').or_else(|| unquote('\''))
         })
         .ok_or_else(refused)?;

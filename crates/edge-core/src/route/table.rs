@@ -175,7 +175,7 @@ impl RouteTable {
     /// What each route makes of a message and why, in the order in which they are evaluated.
     pub fn explain(&self, message: &Message<'_>) -> Vec<RouteResult> {
         let mut reached: Vec<&Sink> = Vec::new();
-        let told = |route: &Route, verdict, reason| RouteResult {
+        let explained = |route: &Route, verdict, reason| RouteResult {
             route: route.name.clone(),
             sink: route.parsed.sink.clone(),
             class: route.class,
@@ -187,7 +187,7 @@ impl RouteTable {
         for route in &self.routes {
             if !route.parsed.source.takes(message) {
                 let reason = format!("its source does not take {}", message.described());
-                all.push(told(route, Verdict::OtherSource, reason));
+                all.push(explained(route, Verdict::OtherSource, reason));
                 continue;
             }
             let (mut verdict, mut reason) = match &route.parsed.condition {
@@ -210,7 +210,7 @@ impl RouteTable {
                     reached.push(&route.parsed.sink);
                 }
             }
-            all.push(told(route, verdict, reason));
+            all.push(explained(route, verdict, reason));
         }
         all
     }

@@ -27,7 +27,7 @@ struct Sent {
     bag: PropertyBag,
     body: &'static [u8],
     topic: Option<&'static str>,
-    twins_asked: Cell<u32>,
+    twins_requested: Cell<u32>,
 }
 
 fn sent(from: &str, bag: &str, body: &'static str) -> Sent {
@@ -37,14 +37,14 @@ fn sent(from: &str, bag: &str, body: &'static str) -> Sent {
         bag: PropertyBag::parse(bag),
         body: body.as_bytes(),
         topic: None,
-        twins_asked: Cell::new(0),
+        twins_requested: Cell::new(0),
     }
 }
 
 impl Sent {
     fn through<T>(&self, ask: impl FnOnce(&Message<'_>) -> T) -> T {
         let twin_of = |_: &Identity| {
-            self.twins_asked.set(self.twins_asked.get() + 1);
+            self.twins_requested.set(self.twins_requested.get() + 1);
             let mut twin = Twin::default();
             twin.desired.properties.insert("limit".into(), json!(30));
             twin.reported.properties.insert("mode".into(), json!("eco"));
@@ -198,7 +198,7 @@ fn free_topics_are_taken_by_mqtt_filters_and_by_no_other_source() {
 }
 
 #[test]
-fn a_twin_change_comes_from_the_hub_and_is_looked_into_by_what_changed() {
+fn a_twin_change_comes_from_the_hub_and_is_selected_by_what_changed() {
     let (from, gateway): (Identity, DeviceId) = ("gw/cam".parse().unwrap(), "gw".parse().unwrap());
     let (patch, bag, twin_of) =
         (json!({"mode": "eco", "old": null}), PropertyBag::new(), |_: &Identity| Twin::default());
@@ -227,7 +227,7 @@ fn a_twin_change_comes_from_the_hub_and_is_looked_into_by_what_changed() {
 }
 
 #[test]
-fn conditions_look_into_properties_body_and_twin_of_the_sender() {
+fn conditions_read_properties_body_and_twin_of_the_sender() {
     let hot = "%24.ct=application%2Fjson&%24.ce=utf-8&%24.mid=m1&line=4&%24odd=x&iothub-operation=op";
     let message = sent("gw/cam", hot, r#"{"t": 31, "tags": ["a"]}"#);
     for (condition, expected) in [
@@ -253,7 +253,7 @@ fn conditions_look_into_properties_body_and_twin_of_the_sender() {
 }
 
 #[test]
-fn a_message_that_no_condition_looks_into_is_not_read_and_its_twin_not_fetched() {
+fn a_message_that_no_condition_reads_is_not_parsed_and_its_twin_not_fetched() {
     let hot = "%24.ct=application%2Fjson&%24.ce=utf-8&line=4";
     let message = sent("gw/cam", hot, r#"{"t": 31}"#);
     let lazy = table(&[
@@ -272,7 +272,7 @@ fn a_message_that_no_condition_looks_into_is_not_read_and_its_twin_not_fetched()
         assert_eq!(lazy.targets(message).len(), 1);
         assert!(!message.is_read());
     });
-    assert_eq!(message.twins_asked.get(), 0);
+    assert_eq!(message.twins_requested.get(), 0);
     let eager = table(&[
         ("a", "FROM /messages/* WHERE $body.t > 30 AND $twin.desired.limit = 30 INTO $upstream"),
         (
@@ -284,7 +284,7 @@ fn a_message_that_no_condition_looks_into_is_not_read_and_its_twin_not_fetched()
         assert_eq!(eager.targets(message).len(), 1);
         assert!(message.is_read());
     });
-    assert_eq!(message.twins_asked.get(), 1, "once for all routes");
+    assert_eq!(message.twins_requested.get(), 1, "once for all routes");
 }
 
 #[test]
@@ -387,7 +387,7 @@ fn a_wrong_route_is_refused_by_name_with_its_place_and_the_others_hold() {
 }
 
 #[test]
-fn a_route_tells_what_it_makes_of_a_message_and_why() {
+fn a_route_says_what_it_makes_of_a_message_and_why() {
     let table = table(&[
         ("all", "FROM /messages/* INTO $upstream"),
         ("body", "FROM /* WHERE $body.t > 30 INTO BrokeredEndpoint('/modules/m/inputs/i')"),
@@ -395,10 +395,11 @@ fn a_route_tells_what_it_makes_of_a_message_and_why() {
         ("modules", "FROM /messages/modules/cam/outputs/* INTO $upstream"),
         ("twice", "FROM /* INTO $upstream"),
     ]);
-    let told: Vec<_> = sent("leaf", "t=21", "{}").through(|message| table.explain(message));
-    let told: Vec<_> = told.iter().map(|t| (t.route.as_str(), t.verdict, t.reason.as_str())).collect();
+    let explained: Vec<_> = sent("leaf", "t=21", "{}").through(|message| table.explain(message));
+    let explained: Vec<_> =
+        explained.iter().map(|t| (t.route.as_str(), t.verdict, t.reason.as_str())).collect();
     assert_eq!(
-        told,
+        explained,
         [
             ("all", Verdict::Matches, "it has no condition"),
             (
@@ -414,7 +415,7 @@ fn a_route_tells_what_it_makes_of_a_message_and_why() {
 }
 
 #[test]
-fn what_is_told_is_what_is_done() {
+fn what_is_explained_is_what_is_done() {
     let table = table(&[
         ("a", "FROM /* WHERE line = 4 INTO $upstream"),
         ("b", "FROM /mqtt/# INTO $upstream"),
@@ -427,8 +428,9 @@ fn what_is_told_is_what_is_done() {
     ] {
         message.through(|message| {
             let done: Vec<Sink> = table.targets(message).iter().map(|target| target.sink.clone()).collect();
-            let told = table.explain(message).into_iter().filter(|told| told.verdict == Verdict::Matches);
-            assert_eq!(told.map(|told| told.sink).collect::<Vec<_>>(), done);
+            let explained =
+                table.explain(message).into_iter().filter(|explained| explained.verdict == Verdict::Matches);
+            assert_eq!(explained.map(|explained| explained.sink).collect::<Vec<_>>(), done);
         });
     }
 }

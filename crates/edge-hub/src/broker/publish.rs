@@ -237,9 +237,9 @@ impl Broker {
     }
 
     /// Ends when there is space in all of these queues, or their connections are closed because they made none.
-    pub(crate) async fn wait_for_room(&self, full: &[Arc<SessionQueue>]) {
+    pub(crate) async fn wait_for_space(&self, full: &[Arc<SessionQueue>]) {
         join_all(full.iter().map(async |session_queue| {
-            if let Some(evicted) = session_queue.room().await {
+            if let Some(evicted) = session_queue.space().await {
                 self.closed_as_slow(session_queue, evicted);
             }
         }))
@@ -287,7 +287,7 @@ fn member(group: &Group, message: &Message) -> Option<(Arc<SessionQueue>, Served
     for member in group.in_turn() {
         let Some(served) = member.serves(message.publisher).cloned() else { continue };
         let session_queue = member.session_queue;
-        if session_queue.has_room() {
+        if session_queue.has_space() {
             return Some((session_queue, served));
         }
         if keeper.is_some() || served.qos.min(message.qos) == 0 || session_queue.is_closed() {

@@ -110,7 +110,7 @@ async fn a_shared_message_goes_to_the_next_member_when_the_chosen_one_closes_bef
 }
 
 #[tokio::test]
-async fn what_expires_while_its_client_is_away_is_counted_and_takes_no_room_though_nobody_comes() {
+async fn what_expires_while_its_client_is_away_is_counted_and_takes_no_space_though_nobody_comes() {
     let dir = TempDir::new().unwrap();
     let (broker, _wills) = broker(&dir).await;
     let away = here(&broker, "away", 1, 60, "a");

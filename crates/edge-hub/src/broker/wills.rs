@@ -108,7 +108,7 @@ async fn published<S: Service>(broker: &Broker, service: &Arc<S>, will: DueWill)
         }
         let done = match parse_publish(topic) {
             Ok(Publish::Telemetry { from, bag }) => {
-                tell(service, &will.client_id, from, bag, &will.message).await
+                report(service, &will.client_id, from, bag, &will.message).await
             }
             Ok(Publish::Free) => free(broker, service, &will, &mut is_given).await,
             Ok(Publish::BridgeState) => bridge_state(broker, service, &will).await,
@@ -132,7 +132,7 @@ async fn published<S: Service>(broker: &Broker, service: &Arc<S>, will: DueWill)
 }
 
 /// A will on the client's telemetry topic.
-async fn tell<S: Service>(
+async fn report<S: Service>(
     service: &Arc<S>,
     client_id: &str,
     from: Identity,

@@ -92,8 +92,8 @@ impl<'a> Walk<'a> {
 }
 
 fn kind(field: &Value, of: &Value) -> Kind {
-    if let Some(words) = field["x-type"].as_str().or(of["x-type"].as_str()) {
-        return Kind::Described(words.to_owned());
+    if let Some(text) = field["x-type"].as_str().or(of["x-type"].as_str()) {
+        return Kind::Described(text.to_owned());
     }
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let variants = of["enum"].as_array().map(|all| all.iter().filter_map(text).collect());
@@ -117,7 +117,7 @@ fn kind(field: &Value, of: &Value) -> Kind {
 
 fn default(field: &Value) -> Option<String> {
     match (&field["x-default"], &field["default"]) {
-        (Value::String(words), _) => Some(words.clone()),
+        (Value::String(text), _) => Some(text.clone()),
         // TOML writes texts, numbers and lists of texts as JSON does.
         (_, Value::Null) => None,
         (_, value) => Some(format!("`{value}`")),
@@ -173,7 +173,7 @@ impl Key {
     }
 }
 
-fn kind_in_words(kind: &Kind) -> String {
+fn kind_text(kind: &Kind) -> String {
     match kind {
         Kind::Flag => "`true` or `false`".to_owned(),
         Kind::Integer => "whole number".to_owned(),
@@ -181,7 +181,7 @@ fn kind_in_words(kind: &Kind) -> String {
         Kind::Text => "text".to_owned(),
         Kind::OneOf(all) => all.iter().map(|one| format!("`\"{one}\"`")).collect::<Vec<_>>().join(", "),
         Kind::List => "list of texts".to_owned(),
-        Kind::Described(words) => words.clone(),
+        Kind::Described(text) => text.clone(),
     }
 }
 
@@ -209,7 +209,7 @@ pub fn tables(keys: &[Key], prefix: &str) -> String {
         };
         let cells = [
             format!("`{}`", key.name()),
-            kind_in_words(&key.kind),
+            kind_text(&key.kind),
             default.to_owned(),
             key.unit().to_owned(),
             format!("`{}`", key.variable(prefix)),

@@ -155,7 +155,7 @@ impl Slot {
     }
 
     /// The whole request is here: the connection is not closed in favour of others any more.
-    fn is_asked(&self) {
+    fn note_request(&self) {
         self.slots.state().waiting.remove(&self.number);
     }
 }
@@ -197,7 +197,7 @@ pub(super) struct Awaited {
 impl Awaited {
     pub(super) fn new(body: Incoming, slot: Arc<Slot>) -> Self {
         if body.is_end_stream() {
-            slot.is_asked();
+            slot.note_request();
         } else {
             slot.has_head();
         }
@@ -215,7 +215,7 @@ impl Body for Awaited {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(context);
         if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
-            self.slot.is_asked();
+            self.slot.note_request();
         }
         polled
     }

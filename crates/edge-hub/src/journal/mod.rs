@@ -43,7 +43,7 @@ const SNAPSHOT_SHARE: u64 = 2;
 /// What the log adds to a record, at most.
 const FRAME_BYTES: u64 = 64;
 /// How much is written between two checks at what the files hold.
-const LOOK_EVERY: u64 = 256 << 10;
+const CHECK_EVERY: u64 = 256 << 10;
 /// Bytes that wait for the disk from which on clients are not read from until it has taken them.
 const CONGESTED_BYTES: u64 = 4 << 20;
 /// Bytes that wait for the disk beyond which an event is refused. Above [`CONGESTED_BYTES`] comes only what no client is
@@ -132,7 +132,7 @@ impl Journal {
         let inner = Inner {
             state: state.clone(),
             written: log.stats().bytes,
-            unseen: LOOK_EVERY,
+            unseen: CHECK_EVERY,
             is_full: false,
             is_behind: false,
             damaged: log.stats().damaged,
@@ -168,7 +168,7 @@ impl Journal {
         inner.written += bytes;
         inner.unseen += bytes;
         // Reading the sizes of the files costs a lock of the log: not for each event, but for each while it is full.
-        if inner.is_full || inner.unseen > LOOK_EVERY {
+        if inner.is_full || inner.unseen > CHECK_EVERY {
             inner.unseen = 0;
             inner.is_full = self.shared.log.stats().bytes > self.shared.max.bytes;
         }
@@ -226,10 +226,10 @@ impl Journal {
     }
 
     /// Checks whether somebody removed the files. What was in them is in memory, and is written again as a snapshot.
-    pub(crate) async fn look_after_files(&self) {
+    pub(crate) async fn check_files(&self) {
         let log = self.shared.log.clone();
-        let looked = tokio::task::spawn_blocking(move || log.look_after_files()).await;
-        if let Err(failed) = looked
+        let checked = tokio::task::spawn_blocking(move || log.check_files()).await;
+        if let Err(failed) = checked
             && failed.is_panic()
         {
             std::panic::resume_unwind(failed.into_panic());

@@ -11,16 +11,16 @@ pub fn is_unsafe(c: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Passes text on to `out` escaped, up to `room` bytes.
+/// Passes text on to `out` escaped, up to `space` bytes.
 pub(super) struct Escaper<'a> {
     out: &'a mut String,
-    room: usize,
+    space: usize,
     is_cut: bool,
 }
 
 impl<'a> Escaper<'a> {
-    pub(super) fn new(out: &'a mut String, room: usize) -> Self {
-        Self { out, room, is_cut: false }
+    pub(super) fn new(out: &'a mut String, space: usize) -> Self {
+        Self { out, space, is_cut: false }
     }
 
     /// Says whether text was left out.
@@ -43,14 +43,14 @@ impl Write for Escaper<'_> {
                 c => self.out.push(c),
             }
             let taken = self.out.len() - before;
-            if taken > self.room {
+            if taken > self.space {
                 self.out.truncate(before);
-                self.room = 0;
+                self.space = 0;
                 self.is_cut = true;
                 // Ends the formatting of a value that may be megabytes long.
                 return Err(fmt::Error);
             }
-            self.room -= taken;
+            self.space -= taken;
         }
         Ok(())
     }

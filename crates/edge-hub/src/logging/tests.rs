@@ -71,7 +71,7 @@ impl fmt::Display for Raw {
 impl Error for Raw {}
 
 /// How a text comes into the log, by name.
-type Way = (&'static str, fn(&str));
+type LogCall = (&'static str, fn(&str));
 
 /// `Debug` that does not escape, as derived ones of foreign types may.
 struct RawDebug(String);
@@ -83,8 +83,8 @@ impl fmt::Debug for RawDebug {
 }
 
 #[test]
-fn every_unsafe_character_is_escaped_on_every_way_into_the_log() {
-    let ways: [Way; 7] = [
+fn every_unsafe_character_is_escaped_by_every_writer_of_the_log() {
+    let log_calls: [LogCall; 7] = [
         ("a message", |text| warn!("topic {text} refused")),
         ("a displayed field", |text| warn!(topic = %text, "refused")),
         ("a text field", |text| warn!(topic = text, "refused")),
@@ -96,14 +96,14 @@ fn every_unsafe_character_is_escaped_on_every_way_into_the_log() {
             warn!(error = &error as &(dyn Error + 'static), "refused");
         }),
     ];
-    for (way, write) in ways {
+    for (log_call, write) in log_calls {
         for c in unsafe_characters() {
             let text = format!("x{c}2026-01-01T00:00:00Z ERROR forged: line");
             // A log of its own for each, as one kind of event is limited.
             let out = logged(|| write(&text));
-            let line = out.strip_suffix('\n').unwrap_or_else(|| panic!("{way}, {c:?}: {out:?}"));
-            assert!(line.contains("forged"), "{way}, {c:?}: {line:?}");
-            assert!(!line.contains(c) && !line.contains('\n'), "{way}, {c:?}: {line:?}");
+            let line = out.strip_suffix('\n').unwrap_or_else(|| panic!("{log_call}, {c:?}: {out:?}"));
+            assert!(line.contains("forged"), "{log_call}, {c:?}: {line:?}");
+            assert!(!line.contains(c) && !line.contains('\n'), "{log_call}, {c:?}: {line:?}");
         }
     }
 }
@@ -220,7 +220,7 @@ impl Write for Stuck {
 }
 
 #[test]
-fn a_reader_that_does_not_read_stops_nobody_and_is_told_what_was_dropped() {
+fn a_reader_that_does_not_read_stops_nobody_and_learns_what_was_dropped() {
     let (release, stuck) = mpsc::channel();
     let sink = Sink::default();
     let writer = Writer::start(Stuck(stuck, sink.clone())).unwrap();

@@ -81,12 +81,12 @@ async fn bind(
     again: Duration,
     stop: &CancellationToken,
 ) -> Option<TcpListener> {
-    let mut is_told = false;
+    let mut is_reported = false;
     loop {
         match listen::bind(address).await {
             Ok(listener) => return Some(listener),
-            Err(error) if !is_told => {
-                is_told = true;
+            Err(error) if !is_reported => {
+                is_reported = true;
                 tracing::warn!(setting, %address, ?again, error = %chain(&error), "metrics are not served, the address cannot be listened on; it is tried again");
             }
             Err(_) => {}

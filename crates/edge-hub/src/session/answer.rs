@@ -90,7 +90,7 @@ where
                 (None, (self.peer.version == Version::V5).then(|| (reason_of(status), why)))
             }
             Err(Failed::Rejected(Rejected::Full(why))) => {
-                count(&self.server.counts().messages_without_room);
+                count(&self.server.counts().messages_without_space);
                 self.note_full(&done.topic, &why);
                 match self.peer.version {
                     Version::V5 => (None, Some((Reason::QUOTA_EXCEEDED, why))),
@@ -167,10 +167,10 @@ where
     /// A reason string beside so many reason codes, for a client that may be sent one. One that makes the packet larger
     /// than the client takes is left out (MQTT-3.4.2-2 and its like of MQTT 5).
     pub(super) fn reason_properties(&self, why: &str, codes: usize) -> Option<Box<ReasonProperties>> {
-        let is_wanted = self.peer.version == Version::V5
+        let is_requested = self.peer.version == Version::V5
             && self.peer.wants_reasons
             && fits(why, codes, self.peer.packet_bytes_max);
-        is_wanted.then(|| {
+        is_requested.then(|| {
             Box::new(ReasonProperties { reason_string: Some(Text::from(why)), ..ReasonProperties::default() })
         })
     }

@@ -50,8 +50,8 @@ where
         }
         self.settle_rest(deadline).await;
         if let (Version::V5, Some(reason)) = (self.peer.version, end.reason()) {
-            let is_told = fits(end.why(), 1, self.peer.packet_bytes_max);
-            let reason_string = is_told.then(|| Text::from(end.why()));
+            let is_explained = fits(end.why(), 1, self.peer.packet_bytes_max);
+            let reason_string = is_explained.then(|| Text::from(end.why()));
             let disconnect = Disconnect { reason_string, ..Disconnect::because(reason) };
             write::disconnect(&mut self.writer.out, self.peer.version, &disconnect);
         }

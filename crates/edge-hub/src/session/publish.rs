@@ -388,7 +388,7 @@ where
                             |error| Rejected::Temporary(503, format!("not written to disk: {error}"));
                         stored.await.map_err(unwritten)?;
                     }
-                    broker.wait_for_room(&full).await;
+                    broker.wait_for_space(&full).await;
                     Ok(())
                 }))
             }

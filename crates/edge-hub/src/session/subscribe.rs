@@ -36,15 +36,15 @@ where
         let mut stored = Vec::new();
         let filters = subscribe.filters.len();
         for mut filter in subscribe.filters {
-            let judged =
+            let decided =
                 match bridge_state::kept_filter(&self.connection.client.identity, filter.path.clone()) {
                     Some(kept) => {
                         filter.path = kept;
-                        self.judge_new(&filter)
+                        self.authorize_new(&filter)
                     }
                     None => Err((Reason::TOPIC_FILTER_INVALID, "the filter is too long".to_owned())),
                 };
-            let meaning = match judged {
+            let meaning = match decided {
                 Ok(meaning) => meaning,
                 Err((reason, why)) => {
                     let (reason, properties) = self.subscription_refused(&filter.path, reason, &why, filters);
@@ -112,7 +112,7 @@ where
         (reason, self.reason_properties(&format!("{filter}: {why}"), filters))
     }
 
-    fn judge_new(&self, filter: &Filter) -> Result<Meaning, (Reason, String)> {
+    fn authorize_new(&self, filter: &Filter) -> Result<Meaning, (Reason, String)> {
         let meaning = meaning_of(&self.server, &self.connection, &filter.path)?;
         if filter.no_local && split_share(&filter.path).is_some() {
             // MQTT-3.8.3-4 of MQTT 5.

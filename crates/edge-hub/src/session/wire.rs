@@ -62,13 +62,13 @@ impl<T: AsyncRead + Unpin> Reader<T> {
 
     /// Reads what is there; 0 is the end. A client that says little has no buffer while it says nothing.
     pub(super) async fn fill(&mut self) -> io::Result<usize> {
-        let wanted = self.missing.max(self.chunk);
-        if self.buffer.is_empty() && wanted <= SMALL_BYTES {
+        let needed = self.missing.max(self.chunk);
+        if self.buffer.is_empty() && needed <= SMALL_BYTES {
             self.buffer = BytesMut::new();
             return poll_fn(|context| self.poll_small(context)).await;
         }
         // Not all that a large packet lacks at once: its header is only a claim.
-        self.buffer.reserve(wanted.min(*READ_BYTES.end()));
+        self.buffer.reserve(needed.min(*READ_BYTES.end()));
         let read = self.half.read_buf(&mut self.buffer).await?;
         self.missing = 0;
         let is_more_there = self.buffer.len() == self.buffer.capacity();

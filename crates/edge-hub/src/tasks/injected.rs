@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::kind::Kind;
 
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const CHECK_EVERY: Duration = Duration::from_millis(20);
 
 struct Plan {
     has_panics: bool,
@@ -49,7 +49,7 @@ fn follow(panics: &Path, due: &watch::Sender<BTreeSet<String>>) {
                 due.send_if_modified(|due| due.insert(line.to_owned()));
             }
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(CHECK_EVERY);
     }
 }
 

@@ -16,9 +16,9 @@ fn boxed(error: &str) -> Ended {
 #[tokio::test]
 async fn an_essential_task_ends_the_program_with_its_cause_and_any_other_runs_again() {
     let _serial = SERIAL.lock().await;
-    for (way, cause) in [("panic", "panicked: injected"), ("error", "failed: injected"), ("end", ENDED)] {
+    for (ending, cause) in [("panic", "panicked: injected"), ("error", "failed: injected"), ("end", ENDED)] {
         let fail = move || async move {
-            match way {
+            match ending {
                 "panic" => panic!("injected"),
                 "error" => boxed("injected"),
                 _ => Ok(()),
@@ -39,7 +39,7 @@ async fn an_essential_task_ends_the_program_with_its_cause_and_any_other_runs_ag
             }
         };
         tokio::select! {
-            ended = tasks.failed() => panic!("{way}: a restarted task ended the program: {ended}"),
+            ended = tasks.failed() => panic!("{ending}: a restarted task ended the program: {ended}"),
             () = again => {}
         }
         tasks.essential("listener", fail());

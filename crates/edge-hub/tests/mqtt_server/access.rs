@@ -97,9 +97,9 @@ async fn free_topics_are_what_the_rules_say_and_wills_too() {
 #[tokio::test]
 async fn what_is_taken_back_ends_the_live_connection_within_a_second() {
     let site = Site::open(MqttServerSettings::default()).await;
-    let judge_all = || {
-        let judge = site.program.rights.lock().unwrap();
-        site.clients.review(|identity, _| judge.as_ref().unwrap()(identity));
+    let review_all = || {
+        let rights = site.program.rights.lock().unwrap();
+        site.clients.review(|identity, _| rights.as_ref().unwrap()(identity));
     };
     // The best of three: a loaded machine may stand still for a second by itself.
     let mut shortest = Duration::MAX;
@@ -109,7 +109,7 @@ async fn what_is_taken_back_ends_the_live_connection_within_a_second() {
         reader.subscribe("lines/a", QoS::AtMostOnce).await;
         let mut quiet = site.mqtt("quiet").await;
         let blocked = site.mqtt("blocked").await;
-        judge_all();
+        review_all();
         assert!(site.clients.is_connected(&"reader".parse().unwrap()), "nothing has changed");
 
         let since = Instant::now();
@@ -117,7 +117,7 @@ async fn what_is_taken_back_ends_the_live_connection_within_a_second() {
             "blocked" => Err(NotAllowed("blocked by an operator".into())),
             _ => Ok(rights(identity, json!([]))),
         }));
-        judge_all();
+        review_all();
         blocked.closed().await;
         reader.closed().await;
         shortest = shortest.min(since.elapsed());
@@ -132,7 +132,7 @@ async fn what_is_taken_back_ends_the_live_connection_within_a_second() {
 #[tokio::test]
 async fn what_waits_for_a_client_on_a_topic_that_it_may_not_read_any_more_is_not_given_to_it() {
     let mut site = Site::open(MqttServerSettings::default()).await;
-    let reads = |allowed: &'static [&'static str]| -> crate::site::Judge {
+    let reads = |allowed: &'static [&'static str]| -> crate::site::Authorize {
         Box::new(move |identity| {
             Ok(rights(
                 identity,
@@ -382,7 +382,7 @@ async fn half_open_connections_keep_no_device_out_whichever_hosts_hold_them() {
 }
 
 #[tokio::test]
-async fn a_full_server_lets_a_client_take_over_its_own_connection_and_tells_others() {
+async fn a_full_server_lets_a_client_take_over_its_own_connection_and_refuses_others() {
     let site = Site::open(MqttServerSettings { connections_max: 2, ..MqttServerSettings::default() }).await;
     let held = (site.mqtt("a").await, site.mqtt("b").await);
     assert_eq!(Mqtt::refused(site.options("c")).await, ConnectReturnCode::ServiceUnavailable);

@@ -106,7 +106,7 @@ impl Five {
     }
 
     /// Publishes at QoS 1 and gives the PUBACK.
-    pub(crate) async fn told(&mut self, publish: Publish) -> Ack {
+    pub(crate) async fn acknowledged(&mut self, publish: Publish) -> Ack {
         self.publish(publish).await;
         match self.packet().await {
             Packet::PubAck(ack) => ack,

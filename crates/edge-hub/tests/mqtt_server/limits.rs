@@ -45,7 +45,7 @@ async fn waiting(site: &Site, client_id: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_absent_session_with_the_most_gives_way_when_all_hold_too_much_together() {
+async fn the_absent_session_with_the_most_is_evicted_when_all_hold_too_much_together() {
     let site =
         Site::open(MqttServerSettings { queued_bytes_max: 64 * 1024, ..MqttServerSettings::default() }).await;
     away(&site, "much", "much").await;
@@ -69,7 +69,7 @@ async fn the_absent_session_with_the_most_gives_way_when_all_hold_too_much_toget
 }
 
 #[tokio::test]
-async fn a_session_beyond_the_bound_ends_with_its_connection_and_one_that_ends_makes_room() {
+async fn a_session_beyond_the_bound_ends_with_its_connection_and_one_that_ends_makes_space() {
     let site = Site::open(MqttServerSettings { sessions_max: 1, ..MqttServerSettings::default() }).await;
     let (first, connack) = Octets::v5(&site, "first", 0, &AN_HOUR).await;
     assert!(!connack.windows(5).any(|part| part == [0x11, 0, 0, 0, 0]), "{connack:02x?}");
@@ -89,7 +89,7 @@ async fn a_session_beyond_the_bound_ends_with_its_connection_and_one_that_ends_m
 }
 
 #[tokio::test]
-async fn what_is_not_retained_is_given_and_told_and_room_is_made_by_what_goes() {
+async fn what_is_not_retained_is_given_and_reported_and_deletions_make_space() {
     let by_number = MqttServerSettings { retained_messages_max: 2, ..MqttServerSettings::default() };
     let by_bytes = MqttServerSettings { retained_bytes_max: 1_000, ..MqttServerSettings::default() };
     for settings in [by_number, by_bytes] {
@@ -124,7 +124,7 @@ async fn what_is_not_retained_is_given_and_told_and_room_is_made_by_what_goes() 
 }
 
 #[tokio::test]
-async fn retained_messages_that_a_client_asks_for_again_and_again_without_reading_end_its_connection() {
+async fn retained_messages_that_a_client_requests_again_and_again_without_reading_end_its_connection() {
     let settings = MqttServerSettings { retained_messages_max: 4_000, ..MqttServerSettings::default() };
     let site = Site::open(settings).await;
     let mut publisher = Octets::clean(&site, "publisher").await;

@@ -43,9 +43,9 @@ async fn a_gateway_publishes_subscribes_and_acknowledges() {
     let presence = sender.publish(&LinkUp::Presence.to_string(), b"{}");
     sender.ping();
     sender.flush().await.unwrap();
-    let mut told = Vec::new();
+    let mut received = Vec::new();
     for _ in 0..4 {
-        told.push(receiver.next().await.unwrap());
+        received.push(receiver.next().await.unwrap());
     }
     let expected = [
         Incoming::Subscribed(subscribe),
@@ -53,7 +53,7 @@ async fn a_gateway_publishes_subscribes_and_acknowledges() {
         Incoming::Acknowledged(presence),
         Incoming::Pong,
     ];
-    assert!(expected.iter().all(|e| told.contains(e)), "{told:?}");
+    assert!(expected.iter().all(|e| received.contains(e)), "{received:?}");
     assert_eq!(site.sees().await, Seen::Connected("gw".into()));
     assert_eq!(site.sees().await, Seen::Subscribed("gw".into(), Subscribe::Link));
     assert_eq!(site.sees().await, Seen::Telemetry("press-1".into(), "20".into()));

@@ -39,7 +39,7 @@ fn as_killed(dir: &Path) -> TempDir {
 }
 
 #[tokio::test]
-async fn qos_2_goes_through_exactly_once_both_ways() {
+async fn qos_2_goes_through_exactly_once_in_both_directions() {
     let site = Site::open(MqttServerSettings::default()).await;
     let mut subscriber = site.mqtt("subscriber").await;
     subscriber.subscribe("a/+", QoS::ExactlyOnce).await;
@@ -134,7 +134,7 @@ async fn messages_for_a_client_that_is_away_wait_for_it() {
 }
 
 #[tokio::test]
-async fn the_oldest_gives_way_when_too_much_waits_for_a_client_that_is_away() {
+async fn the_oldest_is_evicted_when_too_much_waits_for_a_client_that_is_away() {
     let settings = MqttServerSettings { session_messages_max: 10, ..MqttServerSettings::default() };
     let mut site = Site::open(settings).await;
     let (mut away, _) = Mqtt::connect(staying(&site, "away")).await;

@@ -60,10 +60,10 @@ pub(crate) struct Program {
     /// What the client showed that connected last.
     pub(crate) shown: Mutex<Option<ClientCert>>,
     /// What a client may do; everything when there is nothing here.
-    pub(crate) rights: Mutex<Option<Judge>>,
+    pub(crate) rights: Mutex<Option<Authorize>>,
 }
 
-pub(crate) type Judge = Box<dyn Fn(&Identity) -> Result<Rights, NotAllowed> + Send>;
+pub(crate) type Authorize = Box<dyn Fn(&Identity) -> Result<Rights, NotAllowed> + Send>;
 
 /// Why the program of these tests lets a client do nothing.
 #[derive(Debug, thiserror::Error)]

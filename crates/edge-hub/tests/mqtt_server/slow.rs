@@ -123,7 +123,8 @@ async fn taken(client: &mut Octets) -> Vec<u16> {
 }
 
 #[tokio::test]
-async fn no_subscriber_that_takes_nothing_gets_a_publisher_refused_or_closed_and_nothing_is_lost_untold() {
+async fn no_subscriber_that_takes_nothing_gets_a_publisher_refused_or_closed_and_nothing_is_lost_unreported()
+{
     for slow in [Slow::Clean, Slow::Durable, Slow::Version5, Slow::SharedClean, Slow::SharedDurable] {
         for publisher in [Publisher::V4(1), Publisher::V4(2), Publisher::V5(1), Publisher::V5(2)] {
             let site = Site::open(settings(Duration::from_millis(100))).await;
@@ -179,7 +180,7 @@ async fn a_client_that_comes_back_and_stalls_again_does_not_hold_up_publishers_a
 }
 
 #[tokio::test]
-async fn retained_messages_that_a_subscriber_asked_for_and_does_not_take_hold_up_nobody() {
+async fn retained_messages_that_a_subscriber_requested_and_does_not_take_hold_up_nobody() {
     let site = Site::open(settings(Duration::from_secs(600))).await;
     let mut publisher = Octets::clean(&site, "publisher").await;
     for id in 1..=3_000 {

@@ -94,7 +94,7 @@ async fn a_message_longer_than_upstream_takes_is_refused_and_not_acknowledged() 
         ("a=%20", most - 2, Reason::SUCCESS),
     ] {
         let message = publish(&format!("devices/d5/messages/events/{bag}"), &"x".repeat(bytes), 1, 1);
-        assert_eq!(five.told(message).await.reason, reason, "{bag} {bytes}");
+        assert_eq!(five.acknowledged(message).await.reason, reason, "{bag} {bytes}");
     }
     let mut d1 = site.mqtt("d1").await;
     d1.publish(TOPIC, &"x".repeat(most + 1)).await;
@@ -105,7 +105,7 @@ async fn a_message_longer_than_upstream_takes_is_refused_and_not_acknowledged() 
 }
 
 #[tokio::test]
-async fn without_room_a_client_of_mqtt_5_is_told_so_and_stays() {
+async fn without_space_a_client_of_mqtt_5_learns_it_and_stays() {
     let site = Site::open(MqttServerSettings {
         full_timeout: Duration::from_millis(50),
         ..MqttServerSettings::default()
@@ -115,20 +115,20 @@ async fn without_room_a_client_of_mqtt_5_is_told_so_and_stays() {
     for qos in [1, 2] {
         d1.publish(publish(TOPIC, "full", qos, 1)).await;
         let (Packet5::PubAck(ack) | Packet5::PubRec(ack)) = d1.packet().await else { panic!("no answer") };
-        let told = ack.properties.and_then(|properties| properties.reason_string);
+        let acknowledged = ack.properties.and_then(|properties| properties.reason_string);
         assert_eq!(
-            (ack.id, ack.reason, told),
+            (ack.id, ack.reason, acknowledged),
             (1, Reason::QUOTA_EXCEEDED, Some(Text::from("the queue is full")))
         );
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(d1.told(publish(TOPIC, "there is room again", 1, 2)).await.reason, Reason::SUCCESS);
-    assert_eq!(site.server.counts().messages_without_room.load(Ordering::Relaxed), 2);
+    assert_eq!(d1.acknowledged(publish(TOPIC, "there is room again", 1, 2)).await.reason, Reason::SUCCESS);
+    assert_eq!(site.server.counts().messages_without_space.load(Ordering::Relaxed), 2);
     site.close().await;
 }
 
 #[tokio::test]
-async fn without_room_a_client_of_mqtt_3_1_1_gets_no_puback_goes_on_and_is_closed_to_send_it_again() {
+async fn without_space_a_client_of_mqtt_3_1_1_gets_no_puback_goes_on_and_is_closed_to_send_it_again() {
     let timeout = Duration::from_secs(5);
     let site =
         Site::open(MqttServerSettings { full_timeout: timeout, ..MqttServerSettings::default() }).await;
@@ -184,7 +184,7 @@ async fn a_newer_connection_takes_over_and_only_the_last_one_counts_as_gone() {
 }
 
 #[tokio::test]
-async fn a_refused_client_gets_the_code_that_tells_it_whether_to_try_again() {
+async fn a_refused_client_gets_the_code_that_says_whether_to_try_again() {
     let site = Site::open(MqttServerSettings::default()).await;
     for (password, code) in [
         ("wrong", rumqttc::ConnectReturnCode::NotAuthorized),
@@ -230,7 +230,7 @@ async fn filters_that_a_client_may_not_have_get_suback_0x80() {
 }
 
 #[tokio::test]
-async fn a_closing_door_lets_what_it_took_in_be_stored_and_acknowledged() {
+async fn a_closing_server_lets_what_it_took_in_be_stored_and_acknowledged() {
     let mut site = Site::open(MqttServerSettings::default()).await;
     site.program.disk.send_replace(false);
     // Plain bytes: a client library may drop what comes together with the end of the connection.

@@ -27,13 +27,13 @@ fn properties() -> PublishProperties {
 }
 
 #[tokio::test]
-async fn the_connack_tells_the_doors_limits() {
+async fn the_connack_says_the_servers_limits() {
     let site = Site::open(MqttServerSettings { pending_max: 7, ..MqttServerSettings::default() }).await;
     let client = Five::new(site.address, "d1").await;
-    let told = &client.connack.properties;
+    let acknowledged = &client.connack.properties;
     assert_eq!(client.connack.reason, Reason::SUCCESS);
-    assert_eq!((told.receive_max, told.topic_alias_max), (Some(7), Some(32)));
-    assert!(told.packet_bytes_max.unwrap() > 256 * 1024);
+    assert_eq!((acknowledged.receive_max, acknowledged.topic_alias_max), (Some(7), Some(32)));
+    assert!(acknowledged.packet_bytes_max.unwrap() > 256 * 1024);
     let method = Some(Text::from("SCRAM-SHA-1"));
     let properties = ConnectProperties { authentication_method: method, ..ConnectProperties::default() };
     let refused = Five::open(site.address, Connect { properties, ..connect("d2") }).await;
@@ -53,7 +53,7 @@ async fn properties_pass_through_and_reach_clients_of_3_1_1_without_them() {
     subscriber.subscribe(filter("+", 0), Some(300)).await;
     let mut publisher = Five::new(site.address, "publisher").await;
     let sent = PublishProperties { message_expiry: Some(100), ..properties() };
-    assert_eq!(publisher.told(with(publish("a", "x", 1, 1), sent)).await.reason, Reason::SUCCESS);
+    assert_eq!(publisher.acknowledged(with(publish("a", "x", 1, 1), sent)).await.reason, Reason::SUCCESS);
     let received = subscriber.message().await;
     let received = received.properties.unwrap();
     assert!(received.message_expiry.is_some_and(|left| (40..=100).contains(&left)));
@@ -72,8 +72,8 @@ async fn a_message_that_expires_in_a_queue_is_not_delivered() {
     drop(subscribed_and_gone(&site, "away").await);
     let mut publisher = Five::new(site.address, "publisher").await;
     let soon = PublishProperties { message_expiry: Some(1), ..PublishProperties::default() };
-    publisher.told(with(publish("a", "expires", 1, 1), soon)).await;
-    publisher.told(publish("a", "stays", 1, 2)).await;
+    publisher.acknowledged(with(publish("a", "expires", 1, 1), soon)).await;
+    publisher.acknowledged(publish("a", "stays", 1, 2)).await;
     tokio::time::sleep_until(Instant::now() + Duration::from_millis(1_100)).await;
     let mut away = Five::staying(site.address, "away", 60).await;
     assert!(away.connack.is_session_present);
@@ -103,11 +103,11 @@ async fn subscription_options_are_kept() {
     let site = Site::open(MqttServerSettings::default()).await;
     let mut client = Five::new(site.address, "client").await;
     client.subscribe(Filter { no_local: true, ..filter("own", 1) }, None).await;
-    client.told(publish("own", "x", 1, 1)).await;
+    client.acknowledged(publish("own", "x", 1, 1)).await;
     client.nothing().await;
 
     let retained = mqtt::codec::packet::Publish { retain: true, ..publish("kept/1", "old", 1, 2) };
-    assert_eq!(client.told(retained.clone()).await.reason, Reason::SUCCESS);
+    assert_eq!(client.acknowledged(retained.clone()).await.reason, Reason::SUCCESS);
     client
         .subscribe(Filter { retain_handling: RetainHandling::DoNotSend, ..filter("kept/+", 0) }, None)
         .await;
@@ -132,14 +132,14 @@ async fn subscription_options_are_kept() {
 }
 
 #[tokio::test]
-async fn an_alias_stands_for_its_topic_and_a_wrong_one_ends_the_connection() {
+async fn an_alias_is_used_for_its_topic_and_a_wrong_one_ends_the_connection() {
     let site = Site::open(MqttServerSettings::default()).await;
     let mut subscriber = Five::new(site.address, "subscriber").await;
     subscriber.subscribe(filter("a/b", 1), None).await;
     let mut publisher = Five::new(site.address, "publisher").await;
     let alias = |alias| PublishProperties { topic_alias: Some(alias), ..PublishProperties::default() };
-    publisher.told(with(publish("a/b", "1", 1, 1), alias(3))).await;
-    publisher.told(with(publish("", "2", 1, 2), alias(3))).await;
+    publisher.acknowledged(with(publish("a/b", "1", 1, 1), alias(3))).await;
+    publisher.acknowledged(with(publish("", "2", 1, 2), alias(3))).await;
     for payload in [&b"1"[..], b"2"] {
         let message = subscriber.message().await;
         assert_eq!((&message.topic[..], &message.payload[..]), (&b"a/b"[..], payload));
@@ -151,7 +151,7 @@ async fn an_alias_stands_for_its_topic_and_a_wrong_one_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn a_refused_message_is_told_why_and_the_connection_stays() {
+async fn a_refused_message_gets_its_reason_and_the_connection_stays() {
     let site = Site::open(MqttServerSettings::default()).await;
     let mut client = Five::new(site.address, "d1").await;
     for (topic, reason) in [
@@ -159,17 +159,17 @@ async fn a_refused_message_is_told_why_and_the_connection_stays() {
         ("$iothub/other", Reason::TOPIC_NAME_INVALID),
         ("$ls/presence", Reason::NOT_AUTHORIZED),
     ] {
-        let ack = client.told(publish(topic, "x", 1, 1)).await;
+        let ack = client.acknowledged(publish(topic, "x", 1, 1)).await;
         assert!(ack.reason.is_failure(), "{topic}");
         if topic != "$ls/presence" {
             assert_eq!(ack.reason, reason, "{topic}");
         }
         assert!(ack.properties.unwrap().reason_string.is_some());
     }
-    let ack = client.told(publish("devices/d1/messages/events/", "wrong", 1, 2)).await;
+    let ack = client.acknowledged(publish("devices/d1/messages/events/", "wrong", 1, 2)).await;
     assert_eq!(ack.reason, Reason::PAYLOAD_FORMAT_INVALID);
     assert_eq!(
-        client.told(publish("devices/d1/messages/events/", "right", 1, 3)).await.reason,
+        client.acknowledged(publish("devices/d1/messages/events/", "right", 1, 3)).await.reason,
         Reason::SUCCESS
     );
     client.publish(publish("devices/d2/messages/events/", "x", 2, 4)).await;
@@ -185,7 +185,7 @@ async fn a_refused_message_is_told_why_and_the_connection_stays() {
 }
 
 #[tokio::test]
-async fn the_door_says_why_it_ends_a_connection() {
+async fn the_server_says_why_it_ends_a_connection() {
     let site = Site::open(MqttServerSettings { pending_max: 2, ..MqttServerSettings::default() }).await;
     let mut older = Five::new(site.address, "d1").await;
     let mut newer = Five::new(site.address, "d1").await;
@@ -221,9 +221,9 @@ async fn a_client_is_sent_no_more_at_once_and_nothing_larger_than_it_takes() {
     let mut slow = Five::open(site.address, Connect { properties, ..connect("slow") }).await;
     slow.subscribe(filter("a", 2), None).await;
     let mut publisher = Five::new(site.address, "publisher").await;
-    publisher.told(publish("a", &"x".repeat(100), 1, 1)).await;
+    publisher.acknowledged(publish("a", &"x".repeat(100), 1, 1)).await;
     for id in 2..=5 {
-        publisher.told(publish("a", &id.to_string(), 1, id)).await;
+        publisher.acknowledged(publish("a", &id.to_string(), 1, id)).await;
     }
     let (first, second) = (slow.message().await, slow.message().await);
     assert_eq!((&first.payload[..], &second.payload[..]), (&b"2"[..], &b"3"[..]));
@@ -236,7 +236,7 @@ async fn a_client_is_sent_no_more_at_once_and_nothing_larger_than_it_takes() {
 }
 
 #[tokio::test]
-async fn a_session_lasts_as_long_as_its_client_asked() {
+async fn a_session_lasts_as_long_as_its_client_set() {
     let site = Site::open(MqttServerSettings::default()).await;
     let client = Five::new(site.address, "none").await;
     drop(client);
@@ -317,10 +317,10 @@ async fn retained_messages_outlive_a_restart_and_are_cleared_by_an_empty_one() {
         retain: true,
         ..publish(topic, payload, 1, id)
     };
-    publisher.told(with(retained("line/1", "old", 1), properties())).await;
-    publisher.told(with(retained("line/1", "new", 2), properties())).await;
-    publisher.told(retained("line/2", "x", 3)).await;
-    publisher.told(retained("line/2", "", 4)).await;
+    publisher.acknowledged(with(retained("line/1", "old", 1), properties())).await;
+    publisher.acknowledged(with(retained("line/1", "new", 2), properties())).await;
+    publisher.acknowledged(retained("line/2", "x", 3)).await;
+    publisher.acknowledged(retained("line/2", "", 4)).await;
     drop(publisher);
     site.close().await;
     let site = Site::open_in(dir.path(), MqttServerSettings::default()).await;
@@ -343,7 +343,7 @@ async fn a_shared_subscription_gives_each_message_to_one_member_and_passes_on_wh
     }
     let mut publisher = Five::new(site.address, "publisher").await;
     for id in 1..=4 {
-        publisher.told(publish("a", &id.to_string(), 1, id)).await;
+        publisher.acknowledged(publish("a", &id.to_string(), 1, id)).await;
     }
     let first = one.message().await;
     let theirs = [first, one.message().await];

@@ -24,7 +24,7 @@ impl Octets {
     }
 
     /// The server says DISCONNECT with this reason, and closes.
-    async fn told(mut self, reason: u8, why: &str) {
+    async fn expect_refusal(mut self, reason: u8, why: &str) {
         let packet = self.packet().await;
         assert_eq!((packet[0], packet.get(2)), (0xe0, Some(&reason)), "{why}: {packet:02x?}");
         self.closed().await;
@@ -52,7 +52,7 @@ fn connack_properties(connack: &[u8]) -> Vec<(u8, u32)> {
 }
 
 #[tokio::test]
-async fn a_wrong_connect_is_told_why_and_closed() {
+async fn a_wrong_connect_is_refused_with_its_reason_and_closed() {
     let site = site().await;
     let will = |properties: &[u8], topic: &[u8]| {
         [&[u8::try_from(properties.len()).unwrap()], properties, topic, b"\0\x01x"].concat()
@@ -95,7 +95,7 @@ async fn a_wrong_connect_is_told_why_and_closed() {
 }
 
 #[tokio::test]
-async fn a_refused_client_is_told_why_and_nothing_after_it_is_done() {
+async fn a_refused_client_learns_why_and_nothing_after_it_is_done() {
     let mut site = site().await;
     let telemetry = publish_v5(0x32, "devices/d1/messages/events/", 1, b"", "never seen");
     for (password, reason) in [("wrong", 0x87), ("early", 0x88)] {
@@ -129,7 +129,7 @@ async fn a_connack_says_what_the_server_takes() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_told_by_its_reason_and_closed() {
+async fn what_is_wrong_is_reported_by_its_reason_and_closed() {
     let site = site().await;
     for (statement, bytes, reason) in [
         ("2.1.3-1", packet(0x41, &[b"\0\x01"]), 0x81),
@@ -174,13 +174,13 @@ async fn what_is_wrong_is_told_by_its_reason_and_closed() {
     ] {
         let mut raw = Octets::clean_v5(&site, "d1").await;
         raw.send(&bytes).await;
-        raw.told(reason, statement).await;
+        raw.expect_refusal(reason, statement).await;
     }
     site.close().await;
 }
 
 #[tokio::test]
-async fn a_session_lives_as_long_as_it_was_asked_to() {
+async fn a_session_lives_as_long_as_it_was_meant_to() {
     let site = site().await;
     // Without an expiry a session ends with its connection.
     Octets::v5(&site, "d1", 0, b"").await.0.leave().await;
@@ -246,7 +246,7 @@ async fn the_properties_of_a_message_are_passed_on_unchanged_and_in_order() {
 }
 
 #[tokio::test]
-async fn a_topic_alias_stands_for_its_topic_on_its_connection_only() {
+async fn a_topic_alias_is_used_for_its_topic_on_its_connection_only() {
     let site = site().await;
     let mut subscriber = Octets::clean_v5(&site, "d2").await.subscribed_v5("#", 0, None).await;
     let mut publisher = Octets::clean_v5(&site, "d1").await;
@@ -259,13 +259,13 @@ async fn a_topic_alias_stands_for_its_topic_on_its_connection_only() {
     publisher.leave().await;
     let mut publisher = Octets::clean_v5(&site, "d1").await;
     publisher.send(&publish_v5(0x30, "", 0, alias, "x")).await;
-    publisher.told(0x82, "an alias of an earlier connection").await;
+    publisher.expect_refusal(0x82, "an alias of an earlier connection").await;
     subscriber.expect_nothing().await;
     site.close().await;
 }
 
 #[tokio::test]
-async fn a_message_is_not_given_after_its_expiry_and_the_rest_of_it_is_told() {
+async fn a_message_is_not_given_after_its_expiry_and_the_rest_of_it_is_reported() {
     let site = site().await;
     Octets::v5(&site, "d2", 0, &AN_HOUR).await.0.subscribed_v5("a", 1, None).await.leave().await;
     let mut publisher = Octets::clean_v5(&site, "d1").await;
@@ -302,7 +302,7 @@ async fn no_more_messages_are_in_flight_than_each_side_takes() {
         publisher.ask(&publish_v5(0x34, "b", id.into(), b"", "x"), &[0x50, 2, 0, id]).await;
     }
     publisher.send(&publish_v5(0x34, "b", 3, b"", "x")).await;
-    publisher.told(0x93, "three messages").await;
+    publisher.expect_refusal(0x93, "three messages").await;
     site.close().await;
 }
 
@@ -432,7 +432,7 @@ async fn a_shared_subscription_gives_each_message_to_one_of_its_group() {
 }
 
 #[tokio::test]
-async fn answers_carry_reason_codes_and_reason_strings_when_they_are_wanted() {
+async fn answers_carry_reason_codes_and_reason_strings_when_they_are_requested() {
     let site = site().await;
     let mut raw = Octets::clean_v5(&site, "d1").await;
     let filters = packet(0x82, &[b"\0\x01\0", &text("a"), &[2], &text("b#"), &[0], &text("$reserved"), &[0]]);
@@ -464,24 +464,24 @@ async fn answers_carry_reason_codes_and_reason_strings_when_they_are_wanted() {
 }
 
 #[tokio::test]
-async fn a_connection_that_the_server_ends_is_told_why() {
+async fn a_connection_that_the_server_ends_learns_why() {
     let site = site().await;
     let older = Octets::clean_v5(&site, "d1").await;
     let newer = Octets::clean_v5(&site, "d1").await;
-    older.told(0x8e, "taken over").await;
+    older.expect_refusal(0x8e, "taken over").await;
     let mut silent = Octets::open(&site).await;
     let start = Instant::now();
     silent.send(&packet(0x10, &[&text("MQTT"), &[5, CLEAN, 0, 1, 0], &text("d2")])).await;
     assert_eq!(silent.packet().await[3], 0);
-    silent.told(0x8d, "silent for one and a half times its keep-alive").await;
+    silent.expect_refusal(0x8d, "silent for one and a half times its keep-alive").await;
     assert!(start.elapsed() >= Duration::from_millis(1_500));
     site.stop();
-    newer.told(0x8b, "the server shuts down").await;
+    newer.expect_refusal(0x8b, "the server shuts down").await;
     site.close().await;
 }
 
 #[tokio::test]
-async fn a_will_waits_for_its_delay_and_may_be_asked_for() {
+async fn a_will_waits_for_its_delay_and_may_be_requested() {
     let site = site().await;
     let mut watcher = Octets::clean_v5(&site, "d2").await.subscribed_v5("will/#", 0, None).await;
     let with_will = |delay: u8, topic: &str| {
@@ -565,7 +565,7 @@ async fn what_was_not_acknowledged_is_sent_again_only_on_the_next_connection() {
 }
 
 #[tokio::test]
-async fn an_unknown_level_is_answered_in_the_words_of_the_version_that_is_nearest() {
+async fn an_unknown_level_is_answered_in_the_form_of_the_version_that_is_nearest() {
     let site = site().await;
     for (level, answer) in [(0x83, &b"\x20\x02\0\x01"[..]), (3, b"\x20\x02\0\x01"), (6, b"\x20\x03\0\x84\0")]
     {

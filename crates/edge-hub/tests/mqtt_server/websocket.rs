@@ -109,7 +109,7 @@ async fn packets_need_not_align_with_frames_and_pings_and_the_close_are_answered
 }
 
 #[tokio::test]
-async fn a_large_message_goes_both_ways() {
+async fn a_large_message_goes_in_both_directions() {
     let (site, ca) = open(MqttServerSettings::default()).await;
     let mut stream = websocket(&site, &ca, "/mqtt").await;
     stream.write_all(&frame(BINARY, true, &connect(0))).await.unwrap();
@@ -139,7 +139,7 @@ async fn a_large_message_goes_both_ways() {
 }
 
 #[tokio::test]
-async fn who_breaks_the_websocket_protocol_is_told_the_code_and_let_go() {
+async fn who_breaks_the_websocket_protocol_gets_the_code_and_is_let_go() {
     let (site, ca) = open(MqttServerSettings::default()).await;
     let text = OpCode::Data(Data::Text);
     let connect = connect(0);
@@ -180,7 +180,7 @@ async fn other_sub_protocols_and_what_is_no_upgrade_get_400() {
 }
 
 #[tokio::test]
-async fn the_programs_api_learns_who_asks_and_a_connection_carries_one_request() {
+async fn the_programs_api_learns_its_caller_and_a_connection_carries_one_request() {
     let (site, ca) = open(MqttServerSettings::default()).await;
     let mut stream = stream(&site, &ca).await;
     let request = "POST /who HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi";

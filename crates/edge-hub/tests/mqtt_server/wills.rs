@@ -16,7 +16,7 @@ fn with_will(site: &Site, client_id: &str, topic: &str) -> MqttOptions {
     options
 }
 
-fn told(of: &str, topic: &str, what: &str) -> Seen {
+fn will_seen(of: &str, topic: &str, what: &str) -> Seen {
     Seen::Will(of.into(), topic.into(), what.into())
 }
 
@@ -24,7 +24,7 @@ fn told(of: &str, topic: &str, what: &str) -> Seen {
 async fn a_will_on_the_telemetry_topic_is_telemetry_that_says_what_it_is() {
     let mut site = Site::open(MqttServerSettings::default()).await;
     drop(Mqtt::connect(with_will(&site, "d1", "devices/d1/messages/events/a=1")).await);
-    site.until_seen(told("d1", "", "a=1&iothub-MessageType=Will gone")).await;
+    site.until_seen(will_seen("d1", "", "a=1&iothub-MessageType=Will gone")).await;
     // A goodbye voids it.
     let (orderly, _) = Mqtt::connect(with_will(&site, "d1", "devices/d1/messages/events/")).await;
     orderly.closed_by_client().await;
@@ -73,13 +73,13 @@ async fn a_will_on_a_free_topic_goes_to_its_subscribers_and_to_the_routes() {
     watcher.subscribe("will/+", QoS::AtLeastOnce).await;
     drop(Mqtt::connect(with_will(&site, "d1", "will/d1")).await);
     assert_eq!(watcher.message().await.0, "will/d1");
-    site.until_seen(told("d1", "will/d1", "gone")).await;
+    site.until_seen(will_seen("d1", "will/d1", "gone")).await;
     // A local user's client has its own identity there too.
     let mut options = with_will(&site, "esp 32", "will/user");
     options.set_credentials("plc", "password");
     drop(Mqtt::connect(options).await);
     assert_eq!(watcher.message().await.0, "will/user");
-    site.until_seen(told("$user:plc/esp%2032", "will/user", "gone")).await;
+    site.until_seen(will_seen("$user:plc/esp%2032", "will/user", "gone")).await;
     site.close().await;
 }
 
@@ -95,7 +95,7 @@ async fn a_will_that_the_program_cannot_take_yet_is_in_the_journal_until_it_does
     site.until_seen(Seen::Disconnected("d1".into())).await;
     site.close().await;
     let mut site = Site::open_in(dir.path(), settings.clone()).await;
-    site.until_seen(told("d1", "", "iothub-MessageType=Will gone")).await;
+    site.until_seen(will_seen("d1", "", "iothub-MessageType=Will gone")).await;
     site.close().await;
     // And no longer.
     let mut site = Site::open_in(dir.path(), settings).await;

@@ -98,7 +98,7 @@ async fn packets_in_pieces_and_many_at_once_are_the_same() {
 }
 
 #[tokio::test]
-async fn the_silent_are_let_go_and_the_door_has_a_bound() {
+async fn the_silent_are_let_go_and_the_server_has_a_bound() {
     let settings = MqttServerSettings {
         connect_timeout: Duration::from_secs(1),
         connections_max: 2,
@@ -145,7 +145,7 @@ async fn a_client_that_does_not_read_is_let_go() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn the_door_survives_any_bytes(
+    fn the_server_survives_any_bytes(
         is_connected in any::<bool>(),
         packets in proptest::collection::vec((0u8..16, 0u8..16, proptest::collection::vec(any::<u8>(), 0..40)), 0..8),
         rest in proptest::collection::vec(any::<u8>(), 0..40),

@@ -95,7 +95,7 @@ impl Receiver {
         loop {
             return match self.packet().await? {
                 Packet::PubAck(ack) if ack.reason.is_failure() => {
-                    let why = ack.properties.as_deref().and_then(words).unwrap_or_default();
+                    let why = ack.properties.as_deref().and_then(reason_string).unwrap_or_default();
                     Ok(Incoming::Refused { packet_id: ack.id, reason: ack.reason, why })
                 }
                 Packet::PubAck(ack) => Ok(Incoming::Acknowledged(ack.id)),
@@ -134,6 +134,6 @@ impl Receiver {
     }
 }
 
-fn words(properties: &ReasonProperties) -> Option<String> {
+fn reason_string(properties: &ReasonProperties) -> Option<String> {
     properties.reason_string.as_ref().map(|text| Text::as_str(text).to_owned())
 }

@@ -84,7 +84,7 @@ impl Sender {
     }
 
     /// How many more messages the server takes before it has acknowledged one (MQTT 5: its receive maximum).
-    pub fn room(&self) -> usize {
+    pub fn space(&self) -> usize {
         self.publishes_max.saturating_sub(self.in_flight.len())
     }
 

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_name_that_does_not_resolve_and_an_address_that_refuses_are_told() {
+    async fn a_name_that_does_not_resolve_and_an_address_that_refuses_are_reported() {
         let within = Duration::from_secs(5);
         let unknown = connect("no-such-name.invalid", 1, within).await.unwrap_err();
         assert!(!unknown.to_string().is_empty());

@@ -192,8 +192,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
         match &mut self.reading {
             Reading::Header { bytes, length } => {
                 let (mut head, had) = (*bytes, *length);
-                let wanted = header_length(&head[..had]);
-                let mut piece = ReadBuf::new(&mut head[had..wanted]);
+                let needed = header_length(&head[..had]);
+                let mut piece = ReadBuf::new(&mut head[had..needed]);
                 ready!(self.poll_inner(cx, &mut piece))?;
                 let length = had + piece.filled().len();
                 if length == had {
@@ -266,13 +266,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> WebSocket<T> {
             return Poll::Ready(io::ErrorKind::InvalidData.into());
         };
         let (why, is_over) = (*why, until.as_mut().poll(cx).is_ready());
-        let told = match self.poll_drain(cx) {
+        let drained = match self.poll_drain(cx) {
             Poll::Ready(Ok(())) => Pin::new(&mut self.inner).poll_shutdown(cx),
             other => other,
         };
         let mut rest = [0; 1024];
         let is_gone = is_over
-            || matches!(told, Poll::Ready(Err(_)))
+            || matches!(drained, Poll::Ready(Err(_)))
             || loop {
                 let mut piece = ReadBuf::new(&mut rest);
                 match self.poll_inner(cx, &mut piece) {

@@ -30,11 +30,11 @@ fn id(text: &str) -> DeviceId {
 }
 
 #[tokio::test]
-async fn what_central_told_and_what_was_added_here_is_known_after_a_restart() {
+async fn what_central_sent_and_what_was_added_here_is_known_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let state = State::open(dir.path()).unwrap();
     let devices = Devices::load(state.clone()).unwrap();
-    assert!(!devices.is_told());
+    assert!(!devices.has_list());
     let keys = |key: &[u8]| Attestation::Keys(vec![key.to_vec()]);
     devices.add(id("here"), &keys(b"local"), 0).await.unwrap();
     let thumbprints = Attestation::Thumbprints(vec![Thumbprint::Sha1([7; 20])]);
@@ -43,14 +43,14 @@ async fn what_central_told_and_what_was_added_here_is_known_after_a_restart() {
     let mut by_certificate = child("c", "", true);
     by_certificate.thumbprints = vec!["ab".repeat(32)];
     let children = vec![child("a", "k", true), child("b", "k", false), by_certificate];
-    devices.told(whole(children)).unwrap().durable().await.unwrap();
+    devices.take_list(whole(children)).unwrap().durable().await.unwrap();
     assert!(matches!(devices.add(id("a"), &keys(b"x"), 0).await, Err(DeviceError::Exists(_))));
     assert!(matches!(devices.remove(&id("a")).await, Err(DeviceError::Unknown(_))));
     drop(devices);
     state.close().await;
 
     let devices = Devices::load(State::open(dir.path()).unwrap()).unwrap();
-    assert!(devices.is_told());
+    assert!(devices.has_list());
     let shows = |who: &str| devices.get(&id(who)).unwrap().attestation;
     assert_eq!(shows("here"), keys(b"local"));
     assert_eq!(shows("cert"), thumbprints);
@@ -68,29 +68,29 @@ async fn a_list_in_parts_removes_with_its_last_part_and_changes_touch_only_what_
     let known = |devices: &Devices| -> Vec<String> {
         devices.list().into_iter().map(|(id, _)| id.to_string()).collect()
     };
-    let tell = async |devices: &Devices, list| devices.told(list).unwrap().durable().await.unwrap();
-    tell(&devices, part(1, 0, false, vec![child("a", "k", true)])).await;
-    assert!(!devices.is_told(), "whoever is in a later part must not be told that it is unknown");
+    let take = async |devices: &Devices, list| devices.take_list(list).unwrap().durable().await.unwrap();
+    take(&devices, part(1, 0, false, vec![child("a", "k", true)])).await;
+    assert!(!devices.has_list(), "whoever is in a later part must not be told that it is unknown");
     assert!(devices.get(&id("a")).is_some());
-    tell(&devices, part(1, 1, true, vec![child("b", "k", true), child("c", "k", true)])).await;
-    assert!(devices.is_told());
+    take(&devices, part(1, 1, true, vec![child("b", "k", true), child("c", "k", true)])).await;
+    assert!(devices.has_list());
     // A new connection: nobody is unknown before the list is complete.
-    tell(&devices, part(2, 0, false, vec![child("b", "k", true)])).await;
-    assert!(devices.told(part(2, 2, true, Vec::new())).is_err());
+    take(&devices, part(2, 0, false, vec![child("b", "k", true)])).await;
+    assert!(devices.take_list(part(2, 2, true, Vec::new())).is_err());
     assert_eq!(known(&devices), ["a", "b", "c"]);
-    tell(&devices, part(3, 0, false, vec![child("b", "k", true)])).await;
-    tell(&devices, part(3, 1, true, vec![child("c", "k", true)])).await;
+    take(&devices, part(3, 0, false, vec![child("b", "k", true)])).await;
+    take(&devices, part(3, 1, true, vec![child("c", "k", true)])).await;
     assert_eq!(known(&devices), ["b", "c"]);
     let change = Children {
         is_difference: true,
         removed: vec![id("b"), id("unknown")],
         ..whole(vec![child("c", "k", false), child("d", "k", true)])
     };
-    tell(&devices, change).await;
+    take(&devices, change).await;
     drop(devices);
     state.close().await;
     let devices = Devices::load(State::open(dir.path()).unwrap()).unwrap();
-    assert_eq!((known(&devices), devices.is_told()), (vec!["c".to_owned(), "d".to_owned()], true));
+    assert_eq!((known(&devices), devices.has_list()), (vec!["c".to_owned(), "d".to_owned()], true));
     assert!(!devices.get(&id("c")).unwrap().is_enabled);
 }
 
@@ -104,10 +104,10 @@ async fn the_list_of_an_older_version_is_known_and_kept_anew_with_centrals_next_
     for is_known in [true, false] {
         let state = State::open(dir.path()).unwrap();
         let devices = Devices::load(state.clone()).unwrap();
-        assert!(devices.is_told() && devices.get(&id("b")).is_some());
+        assert!(devices.has_list() && devices.get(&id("b")).is_some());
         assert_eq!(devices.get(&id("a")).is_some(), is_known);
         let list = part(1, 0, true, vec![child("b", "k", true)]);
-        devices.told(list).unwrap().durable().await.unwrap();
+        devices.take_list(list).unwrap().durable().await.unwrap();
         drop(devices);
         state.close().await;
     }
@@ -118,12 +118,12 @@ async fn the_list_of_an_older_version_is_known_and_kept_anew_with_centrals_next_
 }
 
 #[tokio::test]
-async fn as_many_devices_stand_behind_a_gateway_as_its_door_has_places_whoever_brought_them() {
+async fn as_many_devices_are_behind_a_gateway_as_its_server_has_places_whoever_brought_them() {
     let dir = tempfile::tempdir().unwrap();
     let state = State::open(dir.path()).unwrap();
     let devices = Devices::load(state.clone()).unwrap();
     let children = (1..CHILDREN_MAX).map(|n| child(&format!("leaf-{n}"), "k", true)).collect();
-    devices.told(whole(children)).unwrap().durable().await.unwrap();
+    devices.take_list(whole(children)).unwrap().durable().await.unwrap();
     let keys = Attestation::Keys(vec![b"local".to_vec()]);
     devices.add(id("here"), &keys, 0).await.unwrap();
     assert!(matches!(devices.add(id("one-more"), &keys, 0).await, Err(DeviceError::Full)));
@@ -139,10 +139,10 @@ async fn a_block_on_the_gateway_holds_whatever_central_says_until_it_is_lifted_t
     let state = State::open(dir.path()).unwrap();
     let devices = Devices::load(state.clone()).unwrap();
     assert!(matches!(devices.block(&id("a"), true), Err(DeviceError::Nobody(_))));
-    devices.told(whole(vec![child("a", "k", true)])).unwrap().durable().await.unwrap();
+    devices.take_list(whole(vec![child("a", "k", true)])).unwrap().durable().await.unwrap();
     devices.block(&id("a"), true).unwrap().durable().await.unwrap();
-    devices.told(whole(Vec::new())).unwrap().durable().await.unwrap();
-    devices.told(whole(vec![child("a", "new", true)])).unwrap().durable().await.unwrap();
+    devices.take_list(whole(Vec::new())).unwrap().durable().await.unwrap();
+    devices.take_list(whole(vec![child("a", "new", true)])).unwrap().durable().await.unwrap();
     drop(devices);
     state.close().await;
     let devices = Devices::load(State::open(dir.path()).unwrap()).unwrap();

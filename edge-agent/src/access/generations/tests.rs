@@ -73,7 +73,7 @@ struct Model {
     queued: BTreeMap<u64, (&'static str, Generation)>,
     central: u64,
     /// Removed, and central does not know; how far the queue was then.
-    untold: Vec<(&'static str, Generation, u64)>,
+    unreported: Vec<(&'static str, Generation, u64)>,
 }
 
 fn id(text: &str) -> DeviceId {
@@ -129,7 +129,7 @@ impl Model {
                 removal.finish().await.unwrap();
             }
         }
-        self.untold.push((name, generation.ended(), daemon.upstream().log.stats().next_sequence));
+        self.unreported.push((name, generation.ended(), daemon.upstream().log.stats().next_sequence));
         if steps == 3 {
             return daemon;
         }
@@ -152,7 +152,7 @@ impl Model {
         loop {
             let steps = random.random_range(0..=4);
             let removal = daemon.removals.begin().await;
-            let taken = daemon.devices.told(change.clone()).unwrap();
+            let taken = daemon.devices.take_list(change.clone()).unwrap();
             removal.note_devices(taken.left.iter().cloned());
             if steps > 0 {
                 taken.durable().await.unwrap();
@@ -191,14 +191,14 @@ impl Model {
         self.queued.retain(|sequence, _| sequence > up_to);
     }
 
-    fn tell(&mut self, daemon: &Daemon) {
+    fn report(&mut self, daemon: &Daemon) {
         let generations = daemon.removals.generations();
-        while let Some(removed) = generations.next_untold() {
+        while let Some(removed) = generations.next_unreported() {
             let is_it = |(name, generation, _): &(&str, Generation, u64)| {
                 *name == removed.device_id.as_str() && *generation == removed.generation
             };
-            let at = self.untold.iter().position(is_it).expect("told once, after the removal");
-            let (name, generation, _) = self.untold.swap_remove(at);
+            let at = self.unreported.iter().position(is_it).expect("told once, after the removal");
+            let (name, generation, _) = self.unreported.swap_remove(at);
             assert!(
                 !self.queued.values().any(|of| of.0 == name && of.1.ended() == generation),
                 "{name} has more"
@@ -207,7 +207,7 @@ impl Model {
         }
         // What others have sent before stands before the end, too.
         let waits = |of: &(&str, Generation, u64)| self.queued.keys().any(|sequence| *sequence < of.2);
-        assert!(self.untold.iter().all(waits), "not told: {:?}", self.untold);
+        assert!(self.unreported.iter().all(waits), "not told: {:?}", self.unreported);
     }
 
     fn check(&self, daemon: &Daemon) {
@@ -245,7 +245,7 @@ async fn nothing_of_an_earlier_device_is_a_later_ones_and_a_removal_that_began_i
                 2 | 3 => daemon = model.change_registered(daemon, dir.path(), &mut random).await,
                 4 => daemon = daemon.killed(dir.path()).await,
                 5 => model.drain(&daemon, &mut random),
-                6 => model.tell(&daemon),
+                6 => model.report(&daemon),
                 _ => model.send(&daemon, &mut random).await,
             }
             model.check(&daemon);

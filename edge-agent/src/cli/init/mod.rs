@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use schemas::connection_string::ConnectionString;
 use schemas::host_name::HostName;
-use schemas::join::JoinWord;
+use schemas::join::JoinToken;
 use schemas::names::DeviceId;
 use serde_json::json;
 
@@ -49,13 +49,13 @@ impl Init {
             return Ok(repair(options)?);
         }
         // Not read by clap, whose errors show the value: both hold a key.
-        let join: Option<JoinWord> = read_secret(self.join.as_deref(), "--join")?;
+        let join: Option<JoinToken> = read_secret(self.join.as_deref(), "--join")?;
         let upstream: Option<ConnectionString> = read_secret(self.upstream.as_deref(), "--upstream")?;
         let (device_id, upstream, upstream_ca) = match join {
-            Some(word) => (
-                Some(word.upstream.device_id.clone()),
-                Some(word.upstream),
-                Some(UpstreamCa::Pem(word.ca_pem.into_bytes())),
+            Some(token) => (
+                Some(token.upstream.device_id.clone()),
+                Some(token.upstream),
+                Some(UpstreamCa::Pem(token.ca_pem.into_bytes())),
             ),
             None => (self.device_id.clone(), upstream, self.upstream_ca.clone().map(UpstreamCa::File)),
         };

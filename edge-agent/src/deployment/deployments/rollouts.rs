@@ -81,10 +81,10 @@ impl Deployments {
     }
 
     /// Why the wanted deployment is not in force though it is right: it was, and failed.
-    pub(super) fn rolled_back(&self, wanted: &Sections) -> Option<String> {
+    pub(super) fn rolled_back(&self, sections: &Sections) -> Option<String> {
         let latest = self.history.current()?;
         match &latest.phase {
-            Phase::RolledBack { reason, to } if latest.sections.wants_the_same(wanted) => {
+            Phase::RolledBack { reason, to } if latest.sections.wants_the_same(sections) => {
                 let version = self.history.get(*to).map_or(0, |record| record.sections.edge_agent.version);
                 Some(format!("rolled back to version {version}: {reason}"))
             }

@@ -1,6 +1,6 @@
 //! Deployments through the desired twins that make them, with restarts in between.
 
-use schemas::redaction::MARK;
+use schemas::redaction::REDACTED;
 use schemas::twin::Section;
 
 use super::*;
@@ -75,8 +75,8 @@ impl Running {
         self.deployments.take_up().await.unwrap();
     }
 
-    fn judgement(&self) -> Judgement {
-        self.outputs.judgement.borrow().clone()
+    fn acceptance(&self) -> Acceptance {
+        self.outputs.acceptance.borrow().clone()
     }
 
     /// Whether a module's message goes upstream, by its output.
@@ -117,7 +117,7 @@ async fn assign(running: &Running, version: u64, has_module: bool) {
 }
 
 /// What tells one module of a name from another: its key, its generation id, and the fingerprint of its container.
-fn marks(running: &Running, dir: &std::path::Path) -> [String; 3] {
+fn fingerprints(running: &Running, dir: &std::path::Path) -> [String; 3] {
     let module: ModuleId = "m".parse().unwrap();
     let keys = ModuleKeys::load(dir).unwrap();
     let keys = keys.with_numbers("gw".parse().unwrap(), running.removals.modules().numbers().clone());
@@ -142,7 +142,7 @@ async fn nothing_of_a_module_that_left_the_manifest_is_the_next_ones_wherever_th
         for round in 0..3 {
             assign(&running, 2 * round + 1, true).await;
             running.deployments.take_up().await.unwrap();
-            let here = marks(&running, dir);
+            let here = fingerprints(&running, dir);
             for earlier in &earlier {
                 let is_same = here.iter().zip(earlier).any(|(here, earlier)| here == earlier);
                 assert!(!is_same, "round {round}, {steps} steps: {here:?}, {earlier:?}");
@@ -157,7 +157,7 @@ async fn nothing_of_a_module_that_left_the_manifest_is_the_next_ones_wherever_th
             // A restart makes it no other one.
             running.stop().await;
             running = gateway.start().await;
-            assert_eq!(marks(&running, dir), here);
+            assert_eq!(fingerprints(&running, dir), here);
             earlier.push(here);
 
             let patch = json!({"serial": "old"});
@@ -195,11 +195,11 @@ async fn nothing_of_a_module_that_left_the_manifest_is_the_next_ones_wherever_th
 }
 
 #[tokio::test]
-async fn a_wrong_route_is_told_by_name_and_stays_as_it_was_while_the_others_change() {
+async fn a_wrong_route_is_reported_by_name_and_stays_as_it_was_while_the_others_change() {
     let gateway = Gateway { dir: tempfile::tempdir().unwrap() };
     let running = gateway.start().await;
     running.central_wants(1, json!({"a": "FROM /messages/modules/m/outputs/a INTO $upstream"})).await;
-    assert!(running.judgement().routes_refused.is_empty());
+    assert!(running.acceptance().routes_refused.is_empty());
     running
         .central_wants(
             2,
@@ -210,25 +210,25 @@ async fn a_wrong_route_is_told_by_name_and_stays_as_it_was_while_the_others_chan
             }),
         )
         .await;
-    let judgement = running.judgement();
-    assert_eq!(judgement.problem, None);
+    let acceptance = running.acceptance();
+    assert_eq!(acceptance.problem, None);
     let path = "modulesContent.$edgeHub.properties.desired.routes";
-    let told = [
+    let refusals = [
         format!(
             "{path}.a: found \"=\" at line 1, column 27; write one = for equality; the route stays as it was before"
         ),
         format!("{path}.c.priority: found 10; write an integer from 0 to 9; the route is left out"),
     ];
-    assert_eq!(judgement.routes_refused, told);
+    assert_eq!(acceptance.routes_refused, refusals);
     let goes = |running: &Running| ["a", "b", "c"].map(|output| running.goes_upstream(output));
     assert_eq!(goes(&running), [true, true, false]);
     running.stop().await;
 
     let running = gateway.start().await;
-    assert_eq!(running.judgement().routes_refused, told, "a restart changes nothing");
+    assert_eq!(running.acceptance().routes_refused, refusals, "a restart changes nothing");
     assert_eq!(goes(&running), [true, true, false]);
     running.central_wants(3, json!({"b": "FROM /messages/modules/m/outputs/b INTO $upstream"})).await;
-    assert!(running.judgement().routes_refused.is_empty());
+    assert!(running.acceptance().routes_refused.is_empty());
     assert_eq!(goes(&running), [false, true, false], "a route that nobody wants any more is gone");
     running.stop().await;
 }
@@ -250,7 +250,7 @@ async fn a_manifest_given_on_the_gateway_with_a_wrong_route_changes_nothing() {
         "{refused}"
     );
     assert!(running.goes_upstream("a") && !running.goes_upstream("b"));
-    assert_eq!(running.judgement().versions.unwrap().edge_hub, 1);
+    assert_eq!(running.acceptance().versions.unwrap().edge_hub, 1);
     running.stop().await;
 }
 
@@ -296,7 +296,7 @@ async fn a_manifest_that_the_policy_does_not_permit_changes_nothing_from_whereve
         let _ = running.twins.desired_from_central(&identity, section, || true);
     }
     running.deployments.take_up().await.unwrap();
-    let problem = running.judgement().problem.unwrap();
+    let problem = running.acceptance().problem.unwrap();
     assert!(problem.contains(REFUSED), "{problem}");
     assert_eq!(*running.outputs.reconciler.borrow(), in_force);
     assert!(running.outputs.rules.borrow().modules.is_empty());
@@ -313,21 +313,22 @@ async fn a_policy_made_stricter_leaves_containers_alone_and_lets_telemetry_flow(
     let running = gateway.start_with(permits("host_namespaces = [\"ipc\"]")).await;
     assert!(running.goes_upstream("a"));
     assert_eq!(*running.outputs.reconciler.borrow(), None);
-    let problem = running.judgement().problem.unwrap();
+    let problem = running.acceptance().problem.unwrap();
     assert!(problem.contains(REFUSED), "{problem}");
     running.stop().await;
 
     let running = gateway.start_with(permits("host_namespaces = [\"pid\"]")).await;
-    assert_eq!(running.judgement().problem, None);
+    assert_eq!(running.acceptance().problem, None);
     assert!(running.outputs.reconciler.borrow().is_some());
     running.stop().await;
 }
 
 /// Every field of a manifest that may hold a text, each with the mark in it.
 #[tokio::test]
-async fn a_manifest_with_centrals_mark_of_a_secret_is_refused_by_field_at_every_entrance() {
-    let document = |marked: &str| {
-        let at = |place: &str, text: &str| if place == marked { MARK.to_owned() } else { text.to_owned() };
+async fn a_manifest_with_a_redacted_secret_is_refused_by_field_at_every_api() {
+    let document = |redacted: &str| {
+        let at =
+            |place: &str, text: &str| if place == redacted { REDACTED.to_owned() } else { text.to_owned() };
         json!({"modulesContent": {
             "$edgeAgent": {"properties.desired": {
                 "schemaVersion": "1.1",
@@ -349,14 +350,15 @@ async fn a_manifest_with_centrals_mark_of_a_secret_is_refused_by_field_at_every_
     let running = gateway.start().await;
     running.deployments.apply(&document(""), "command line").await.unwrap();
     let desired = |module| running.twins.get(&running.deployments.identity(module)).desired;
-    let wanted = || running.outputs.reconciler.borrow().clone().map(|deployment| deployment.desired.clone());
-    let in_force = wanted();
+    let desired_now =
+        || running.outputs.reconciler.borrow().clone().map(|deployment| deployment.desired.clone());
+    let in_force = desired_now();
     for (number, place) in (2..).zip(["username", "password", "createOptions", "value", "a", "apiKey"]) {
         let before = [ModuleId::edge_agent(), ModuleId::edge_hub(), "m".parse().unwrap()].map(desired);
         let refused = running.deployments.apply(&document(place), "command line").await.unwrap_err();
         assert!(matches!(refused, ApplyError::Refused(_)), "{refused}");
         let named = refused.to_string();
-        assert!(named.contains(&format!("{place}: found `{MARK}`")), "{place}: {named}");
+        assert!(named.contains(&format!("{place}: found `{REDACTED}`")), "{place}: {named}");
         let after = [ModuleId::edge_agent(), ModuleId::edge_hub(), "m".parse().unwrap()].map(desired);
         assert_eq!(before, after, "{place}");
         if place == "apiKey" {
@@ -369,9 +371,9 @@ async fn a_manifest_with_centrals_mark_of_a_secret_is_refused_by_field_at_every_
             let _ = running.twins.desired_from_central(&identity, section, || true);
         }
         running.deployments.take_up().await.unwrap();
-        let problem = running.judgement().problem.unwrap_or_default();
-        assert!(problem.contains(&format!("{place}: found `{MARK}`")), "{place}: {problem}");
-        assert_eq!(wanted(), in_force, "{place}");
+        let problem = running.acceptance().problem.unwrap_or_default();
+        assert!(problem.contains(&format!("{place}: found `{REDACTED}`")), "{place}: {problem}");
+        assert_eq!(desired_now(), in_force, "{place}");
         running.deployments.apply(&document(""), "command line").await.unwrap();
     }
     running.stop().await;

@@ -26,7 +26,7 @@ use tokio::sync::Mutex;
 
 use super::preflight::Requirements;
 use super::spec::{Own, container, container_name, replacement_name};
-use super::{DockerError, LABEL_MARK, ModuleContext, SharedView};
+use super::{DockerError, LABEL_OWNERSHIP, ModuleContext, SharedView};
 use crate::deployment::status::Deployment;
 use crate::deployment::workload::Workload;
 
@@ -118,11 +118,11 @@ impl Executor {
 
     /// Lets the old container run again when the one that was prepared does not start: ports and devices are taken only then.
     async fn replace(&self, action: &Action, module: &ModuleId, old: &str) -> Result<(), DockerError> {
-        let wanted = self.wanted(module);
+        let target = self.target(module);
         let name = replacement_name(module);
         let was_running = self.is_running(action, old).await?;
         self.stop(action, old).await?;
-        if wanted.spec.status == DesiredStatus::Running
+        if target.spec.status == DesiredStatus::Running
             && let Err(error) = self.start(action, &name).await
         {
             if let Err(left) = self.remove(action, &name).await {
@@ -147,17 +147,17 @@ impl Executor {
         }
     }
 
-    fn wanted(&self, module: &ModuleId) -> &DesiredModule {
+    fn target(&self, module: &ModuleId) -> &DesiredModule {
         self.deployment.desired.modules.get(module).expect("a plan creates modules of its desired only")
     }
 
     async fn create(&self, action: &Action, module: &ModuleId, name: &str) -> Result<(), DockerError> {
-        let wanted = self.wanted(module);
-        self.context.policy.check_module(module, wanted)?;
+        let target = self.target(module);
+        self.context.policy.check_module(module, target)?;
         self.ensure_network(action).await?;
         let workload_dir = self.workload.dir_of(module);
         let own = Own { generation_id: self.workload.generation_id(module), workload_dir: &workload_dir };
-        let body = container(module, wanted, &self.context, &own)?;
+        let body = container(module, target, &self.context, &own)?;
         let mut created = create_container(&self.docker, name, &body).await;
         if created.as_ref().is_err_and(|error| is_code(error, 409)) {
             self.wait_until_gone(action, name).await?;
@@ -165,7 +165,7 @@ impl Executor {
         }
         created.map_err(said(action))?;
         let requirements = Requirements::of(&body);
-        let image = &wanted.spec.image;
+        let image = &target.spec.image;
         let gateway = &self.context.gateway;
         if let Err(unmet) = requirements.check(&self.docker, self.view, gateway, module.as_str(), image).await
         {
@@ -185,7 +185,7 @@ impl Executor {
             Err(error) => return Err(said(action)(error)),
         };
         let labels = found.config.and_then(|config| config.labels).unwrap_or_default();
-        if labels.get(LABEL_MARK) != Some(&self.context.mark) {
+        if labels.get(LABEL_OWNERSHIP) != Some(&self.context.ownership) {
             return Err(DockerError::NameTaken { name: name.to_owned() });
         }
         let status = found.state.and_then(|state| state.status);

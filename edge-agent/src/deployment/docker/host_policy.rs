@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_a_permitted_directory_is_judged_by_where_it_leads() {
+    fn a_link_in_a_permitted_directory_is_checked_by_where_it_leads() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let at = |name: &str| root.join(name).display().to_string();

@@ -27,7 +27,7 @@ pub const LABEL_FINGERPRINT: &str = "lineside.fingerprint";
 
 /// Label with a text that only this gateway's daemon can make: labels of an image are its author's, and say nothing of whose
 /// container it is.
-pub const LABEL_MARK: &str = "lineside.mark";
+pub const LABEL_OWNERSHIP: &str = "lineside.mark";
 
 /// Seconds that the engine may take to answer; IoT Edge's limit for its own engine calls.
 const TIMEOUT_SECS: u64 = 300;
@@ -189,8 +189,8 @@ pub struct ModuleContext {
     pub hub_name: String,
     /// The network they are on.
     pub network: String,
-    /// What makes a container known as this gateway's ([`LABEL_MARK`]).
-    pub mark: String,
+    /// What makes a container known as this gateway's ([`LABEL_OWNERSHIP`]).
+    pub ownership: String,
     /// What modules may ask of this host.
     pub policy: HostPolicy,
 }
@@ -204,7 +204,7 @@ impl ModuleContext {
             hostname: config.hostname.clone(),
             hub_name: hub.unwrap_or(&config.hostname).to_owned(),
             network: config.docker.network.clone(),
-            mark: keys.container_mark(),
+            ownership: keys.ownership_token(),
             policy: HostPolicy::new(config),
         }
     }

@@ -11,7 +11,7 @@ use schemas::names::ModuleId;
 use schemas::timestamp::parse_rfc3339;
 
 use super::spec::replacement_name;
-use super::{DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MARK, LABEL_MODULE, ModuleContext};
+use super::{DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MODULE, LABEL_OWNERSHIP, ModuleContext};
 
 /// The containers of a gateway, by module. Only those that carry its mark, or that its daemon made before there were marks.
 ///
@@ -30,7 +30,7 @@ pub async fn observe(docker: &Docker, context: &ModuleContext) -> Result<Observe
         let Some(id) = listed.id else { continue };
         match docker.inspect_container(&id, None::<InspectContainerOptions>).await {
             Ok(container) => {
-                if !is_own(docker, &container, &context.mark).await.map_err(said)? {
+                if !is_own(docker, &container, &context.ownership).await.map_err(said)? {
                     tracing::debug!(
                         container = id,
                         "a container has this gateway's labels and was not created by it"
@@ -54,10 +54,14 @@ pub async fn observe(docker: &Docker, context: &ModuleContext) -> Result<Observe
 
 /// Whether this gateway's daemon made a container. Its mark proves it. Without any mark it is one of a former version, unless
 /// the labels came with its image.
-async fn is_own(docker: &Docker, container: &ContainerInspectResponse, mark: &str) -> Result<bool, Error> {
+async fn is_own(
+    docker: &Docker,
+    container: &ContainerInspectResponse,
+    ownership: &str,
+) -> Result<bool, Error> {
     let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
-    if let Some(found) = labels.and_then(|labels| labels.get(LABEL_MARK)) {
-        return Ok(found == mark);
+    if let Some(found) = labels.and_then(|labels| labels.get(LABEL_OWNERSHIP)) {
+        return Ok(found == ownership);
     }
     let Some(image) = &container.image else { return Ok(false) };
     let of_image = match docker.inspect_image(image).await {

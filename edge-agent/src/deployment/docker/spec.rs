@@ -12,7 +12,7 @@ use edge_core::deploy::transport::MQTT;
 use schemas::names::ModuleId;
 use serde_json::{Map, Value, json};
 
-use super::{DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MARK, LABEL_MODULE, ModuleContext};
+use super::{DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MODULE, LABEL_OWNERSHIP, ModuleContext};
 
 /// Where a module finds the directory of its workload socket.
 const WORKLOAD_DIR: &str = "/var/run/iotedge";
@@ -72,7 +72,7 @@ pub fn container(
     body.insert("Env".to_owned(), json!(variables));
     let labels = object(&mut body, "Labels");
     labels.insert(LABEL_GATEWAY.to_owned(), json!(context.gateway));
-    labels.insert(LABEL_MARK.to_owned(), json!(context.mark));
+    labels.insert(LABEL_OWNERSHIP.to_owned(), json!(context.ownership));
     labels.insert(LABEL_MODULE.to_owned(), json!(module));
     labels.insert(LABEL_FINGERPRINT.to_owned(), json!(desired.fingerprint));
 
@@ -220,7 +220,7 @@ mod tests {
             hostname: "edge".into(),
             hub_name: "hub".into(),
             network: "net".into(),
-            mark: "mark".into(),
+            ownership: "mark".into(),
             policy: HostPolicy::default(),
         };
         let id: ModuleId = "m".parse().unwrap();
@@ -247,9 +247,10 @@ mod tests {
         }))
         .unwrap();
         let env: Vec<&str> = body["Env"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        for wanted in ["LEVEL=debug", "LINE=3", "GONE", "IOTEDGE_MODULEID=m", "IOTEDGE_GATEWAYHOSTNAME=edge"]
+        for expected in
+            ["LEVEL=debug", "LINE=3", "GONE", "IOTEDGE_MODULEID=m", "IOTEDGE_GATEWAYHOSTNAME=edge"]
         {
-            assert!(env.contains(&wanted), "{wanted} in {env:?}");
+            assert!(env.contains(&expected), "{expected} in {env:?}");
         }
         assert!(!env.contains(&"LEVEL=info") && !env.contains(&"IOTEDGE_MODULEID=thief"));
         let host = &body["HostConfig"];
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_the_operator_chose_stays_and_wrong_options_are_told() {
+    fn a_network_that_the_operator_chose_stays_and_wrong_options_are_reported() {
         let body = create(json!({"settings": {
             "image": "a:1", "createOptions": r#"{"HostConfig":{"NetworkMode":"host"}}"#
         }}))

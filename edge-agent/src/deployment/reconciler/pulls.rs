@@ -27,7 +27,7 @@ pub(super) type Pulled = (String, Result<Option<String>, DockerError>);
 #[derive(Default)]
 pub(super) struct Pulls {
     tasks: JoinSet<Pulled>,
-    under_way: BTreeMap<String, AbortHandle>,
+    in_progress: BTreeMap<String, AbortHandle>,
     /// The images that the registry gave, or has not, for containers that are still to be created.
     fetched: BTreeSet<String>,
     /// Those that failed since the last look, and why.
@@ -44,8 +44,8 @@ pub(super) struct Fetch {
 
 impl Pulls {
     /// The images that are being fetched.
-    pub(super) fn under_way(&self) -> BTreeSet<String> {
-        self.under_way.keys().cloned().collect()
+    pub(super) fn in_progress(&self) -> BTreeSet<String> {
+        self.in_progress.keys().cloned().collect()
     }
 
     /// Starts the pulls that the plan needs: every image is asked for before a container is created from it, because a tag may have
@@ -60,20 +60,20 @@ impl Pulls {
         planned: &Plan,
         deployment: &Arc<Deployment>,
     ) -> Result<Fetch, DockerError> {
-        let mut wanted: BTreeMap<&str, Vec<&ModuleId>> = BTreeMap::new();
+        let mut needed: BTreeMap<&str, Vec<&ModuleId>> = BTreeMap::new();
         for action in &planned.actions {
             if let Action::Pull { module, image } = action {
-                wanted.entry(image.as_str()).or_default().push(module);
+                needed.entry(image.as_str()).or_default().push(module);
             }
         }
-        self.fetched.retain(|image| wanted.contains_key(image.as_str()));
+        self.fetched.retain(|image| needed.contains_key(image.as_str()));
         let failures = std::mem::take(&mut self.failed);
         let mut fetch = Fetch { is_fetching: false, failed: BTreeMap::new() };
-        for (image, modules) in wanted {
+        for (image, modules) in needed {
             if self.fetched.contains(image) {
                 continue;
             }
-            if self.under_way.contains_key(image) {
+            if self.in_progress.contains_key(image) {
                 fetch.is_fetching = true;
                 continue;
             }
@@ -95,7 +95,7 @@ impl Pulls {
                 }
                 None => {
                     fetch.is_fetching = true;
-                    if self.under_way.len() < PULLS_MAX {
+                    if self.in_progress.len() < PULLS_MAX {
                         self.start(docker.clone(), deployment.clone(), image.to_owned(), is_here);
                     }
                 }
@@ -114,7 +114,7 @@ impl Pulls {
             let now = image_id(&docker, &name).await;
             (name, pulled.map(|()| now.filter(|now| before.as_ref() != Some(now))))
         });
-        self.under_way.insert(image, task);
+        self.in_progress.insert(image, task);
     }
 
     /// Ends the pulls of images that no module of a new deployment needs: a slow one must not hold up the deployment that mends
@@ -122,13 +122,13 @@ impl Pulls {
     pub(super) fn deployed(&mut self, deployment: &Deployment) {
         self.failed.clear();
         let modules = &deployment.desired.modules;
-        self.under_way.retain(|image, task| {
-            let is_wanted = modules.values().any(|module| module.spec.image == *image);
-            if !is_wanted {
+        self.in_progress.retain(|image, task| {
+            let is_needed = modules.values().any(|module| module.spec.image == *image);
+            if !is_needed {
                 tracing::info!(image, "pull ended: no module needs the image any more");
                 task.abort();
             }
-            is_wanted
+            is_needed
         });
     }
 
@@ -142,19 +142,19 @@ impl Pulls {
         match ended {
             Ok((image, Ok(image_id))) => {
                 tracing::info!(image, "image pulled");
-                self.under_way.remove(&image);
+                self.in_progress.remove(&image);
                 self.fetched.insert(image);
                 return image_id;
             }
             Ok((image, Err(error))) => {
-                self.under_way.remove(&image);
+                self.in_progress.remove(&image);
                 self.failed.insert(image, Failure::from(&error));
             }
             Err(error) if error.is_cancelled() => {}
             // Which one it was is not known: those that are still needed are asked for again.
             Err(error) => {
                 tracing::error!(error = %chain(&error), "a pull ended by a fault of this program");
-                self.under_way.clear();
+                self.in_progress.clear();
             }
         }
         None

@@ -102,7 +102,7 @@ impl Served {
         if module == self.module.as_str() {
             return Ok(());
         }
-        tracing::warn!(module = %self.module, wanted = ?module, "workload request refused: it is for another module");
+        tracing::warn!(module = %self.module, requested = ?module, "workload request refused: it is for another module");
         Err(Failure(StatusCode::FORBIDDEN, format!("this socket is for module {} only", self.module)))
     }
 

@@ -234,7 +234,7 @@ async fn what_a_module_encrypts_only_the_same_generation_and_vector_decrypt() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_or_not_served_is_told_in_a_message() {
+async fn what_is_wrong_or_not_served_is_reported_in_a_message() {
     let dir = tempfile::tempdir().unwrap();
     let sensor: ModuleId = "sensor".parse().unwrap();
     let (workload, _) = workload(dir.path(), "PEM", false);

@@ -68,7 +68,7 @@ pub enum QuarantineError {
 }
 
 /// How often its files are looked after.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// The quarantine of one upstream.
 pub struct Quarantine {
@@ -360,10 +360,10 @@ impl Quarantine {
     }
 
     /// Checks every few seconds until `stop` whether somebody removed its files: nothing may be written to it for months.
-    pub async fn look_after_files(self: Arc<Self>, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+    pub async fn check_files(self: Arc<Self>, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(CHECK_EVERY)).await.is_some() {
             let log = self.log.clone();
-            match tokio::task::spawn_blocking(move || log.look_after_files()).await {
+            match tokio::task::spawn_blocking(move || log.check_files()).await {
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 // The runtime is shutting down.
                 Err(_) => return,

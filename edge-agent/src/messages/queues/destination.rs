@@ -206,7 +206,7 @@ impl Destination {
 impl Queue {
     /// Whether no route leads to it, nothing waits in it, and it has nothing to report.
     pub fn is_over(&self) -> bool {
-        !self.is_used.load(Ordering::Relaxed) && self.log.stats().records == 0 && !self.log.has_gaps()
+        !self.is_used.load(Ordering::Relaxed) && self.log.stats().records == 0 && !self.log.has_loss_records()
     }
 }
 

@@ -13,7 +13,7 @@ pub(super) struct Expiry {
     last_ms: Option<u64>,
     warned_ms: Option<u64>,
     /// What no log line has reported yet, by queue.
-    untold: BTreeMap<String, u64>,
+    unreported: BTreeMap<String, u64>,
 }
 
 impl Expiry {
@@ -29,18 +29,18 @@ impl Expiry {
             // A queue that was closed and opened again counts from zero.
             let new = if *count < before { *count } else { count - before };
             if new > 0 {
-                *self.untold.entry(queue.clone()).or_default() += new;
+                *self.unreported.entry(queue.clone()).or_default() += new;
                 self.last_ms = Some(now_ms);
             }
         }
         self.seen = counts;
         let is_due = self.warned_ms.is_none_or(|warned_ms| now_ms.saturating_sub(warned_ms) >= WARN_EVERY_MS);
-        if self.untold.is_empty() || !is_due {
+        if self.unreported.is_empty() || !is_due {
             return None;
         }
         self.warned_ms = Some(now_ms);
-        let untold = std::mem::take(&mut self.untold);
-        Some((untold.values().sum(), untold.into_keys().collect::<Vec<_>>().join(", ")))
+        let unreported = std::mem::take(&mut self.unreported);
+        Some((unreported.values().sum(), unreported.into_keys().collect::<Vec<_>>().join(", ")))
     }
 
     /// When messages were found expired last.
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn expired_messages_are_warned_of_once_a_minute_and_none_goes_untold() {
+    fn expired_messages_are_warned_of_once_a_minute_and_none_goes_unreported() {
         let mut expiry = Expiry::default();
         let counts = |up, input| [("upstream".to_owned(), up), ("inputs/m".to_owned(), input)];
         assert_eq!(expiry.warning(counts(0, 0), 1_000), None);

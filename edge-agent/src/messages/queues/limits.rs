@@ -80,7 +80,7 @@ impl Limits {
 
     /// The class of a queue, as it is called: what a gateway does anyway is not part of a name.
     pub fn resolved(&self, class: QueueClass) -> QueueClass {
-        QueueClass { full: class.full.filter(|wanted| full(*wanted) != self.options.full), ..class }
+        QueueClass { full: class.full.filter(|policy| full(*policy) != self.options.full), ..class }
     }
 
     /// Every class that a queue of this gateway can be of.
@@ -100,8 +100,8 @@ impl Limits {
         if name.starts_with(UPSTREAM) {
             options.unsettled_max = self.upstream_unsettled_max;
         }
-        if let Some(wanted) = class.full {
-            options.full = full(wanted);
+        if let Some(policy) = class.full {
+            options.full = full(policy);
         }
         if let Some(own) = self.by_name.get(name) {
             options.bytes_max = own.max_bytes.unwrap_or(options.bytes_max);
@@ -112,8 +112,8 @@ impl Limits {
     }
 }
 
-fn full(wanted: WhenFull) -> Full {
-    match wanted {
+fn full(policy: WhenFull) -> Full {
+    match policy {
         WhenFull::DropOldest => Full::DropOldest,
         WhenFull::Refuse => Full::Refuse,
     }

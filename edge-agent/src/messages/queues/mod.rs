@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use edge_buffer::{Append, AppendError, Fence, Gap, OpenError, Stats};
+use edge_buffer::{Append, AppendError, Fence, LossRecord, OpenError, Stats};
 use edge_core::metrics::histogram::{Histogram, LINK_BOUNDS};
 use edge_core::route::{QueueClass, QueuesNeeded, Sink};
 use edge_hub::clients::Clients;
@@ -78,7 +78,7 @@ pub struct QueueStats {
     /// As the log counts.
     pub stats: Stats,
     /// What was lost, by cause and sender.
-    pub gaps: Vec<Gap>,
+    pub loss_records: Vec<LossRecord>,
 }
 
 impl Queues {
@@ -305,7 +305,7 @@ impl Queues {
             priority: Some(queue.class.priority).filter(|priority| *priority != PRIORITY_DEFAULT),
             is_over: queue.is_over(),
             stats: queue.log.stats(),
-            gaps: queue.log.gaps(),
+            loss_records: queue.log.loss_records(),
         };
         self.named().into_iter().map(of).collect()
     }
@@ -314,11 +314,11 @@ impl Queues {
     pub async fn expire(self: Arc<Self>, stop: CancellationToken) {
         loop {
             for (name, queue) in self.all() {
-                let looked = move || {
-                    queue.log.look_after_files();
+                let check = move || {
+                    queue.log.check_files();
                     queue.log.expire(steady_ms())
                 };
-                let expired = tokio::task::spawn_blocking(looked).await;
+                let expired = tokio::task::spawn_blocking(check).await;
                 match expired {
                     Ok(Ok(_)) => {}
                     Ok(Err(error)) => {
@@ -392,7 +392,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_waits_for_a_module_that_never_starts_or_for_a_link_that_is_down_is_told_when_it_expires() {
+    async fn what_waits_for_a_module_that_never_starts_or_for_a_link_that_is_down_is_reported_when_it_expires()
+     {
         let dir = tempfile::tempdir().unwrap();
         let gateway: DeviceId = "gw".parse().unwrap();
         let queues = Queues::open(dir.path(), Limits::default(), gateway, Clients::new()).unwrap();
@@ -416,11 +417,11 @@ mod tests {
         }
         let (queues, stop) = (Arc::new(queues), CancellationToken::new());
         let expiry = tokio::spawn(queues.clone().expire(stop.clone()));
-        let told = |queue: &QueueStats| {
-            let expired = queue.gaps.iter().filter(|gap| gap.cause == Cause::Expired);
-            (queue.stats.expired, expired.map(|gap| gap.count).sum::<u64>(), queue.stats.records)
+        let counts = |queue: &QueueStats| {
+            let expired = queue.loss_records.iter().filter(|loss| loss.cause == Cause::Expired);
+            (queue.stats.expired, expired.map(|loss| loss.count).sum::<u64>(), queue.stats.records)
         };
-        let all = || queues.stats().iter().all(|queue| told(queue) == (2, 2, 1));
+        let all = || queues.stats().iter().all(|queue| counts(queue) == (2, 2, 1));
         // What a delivery has in hand expires at the look after it gave it back.
         tokio::time::timeout(Duration::from_secs(60), async {
             while !all() {

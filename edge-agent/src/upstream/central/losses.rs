@@ -7,7 +7,7 @@ use edge_core::error_chain::chain;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use edge_buffer::{Gap, Log};
+use edge_buffer::{Log, LossRecord};
 use edge_core::link::snapshot::{self, PART_BYTES_MAX};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -22,7 +22,7 @@ use crate::messages::queues::Queues;
 use crate::messages::queues::name::QueueName;
 
 /// How often the ledgers are looked at: in memory, and only while central is there.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK: Duration = Duration::from_secs(1);
 /// The longest pause of a queue that goes on losing.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
@@ -33,7 +33,7 @@ const QUARANTINE: &str = "quarantine";
 pub(super) struct Found {
     log: Log,
     name: String,
-    gaps: Vec<Gap>,
+    loss_records: Vec<LossRecord>,
 }
 
 /// Gaps in flight: central has them when it acknowledges.
@@ -50,9 +50,9 @@ struct Pause {
 
 /// The losses of one connection to central.
 pub(super) struct Losing {
-    looks: Interval,
+    checks: Interval,
     /// The ledgers are being written.
-    asked: Option<BoxFuture<'static, Vec<Found>>>,
+    fixing: Option<BoxFuture<'static, Vec<Found>>>,
     found: Vec<Found>,
     /// By the ids of logs.
     in_flight: HashSet<Uuid>,
@@ -62,29 +62,29 @@ pub(super) struct Losing {
 impl Losing {
     /// Of a new connection: what was sent on the last one and not acknowledged is sent again.
     pub(super) fn new() -> Self {
-        let mut looks = tokio::time::interval(LOOK);
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { looks, asked: None, found: Vec::new(), in_flight: HashSet::new(), pauses: HashMap::new() }
+        let mut checks = tokio::time::interval(CHECK);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { checks, fixing: None, found: Vec::new(), in_flight: HashSet::new(), pauses: HashMap::new() }
     }
 
     /// Waits until there is something to tell. Nothing is lost when the future is dropped.
     pub(super) async fn due(&mut self, queues: &Queues, quarantine: &Quarantine) {
         while self.found.is_empty() {
-            if let Some(asked) = &mut self.asked {
-                self.found = asked.await;
-                self.asked = None;
+            if let Some(fixing) = &mut self.fixing {
+                self.found = fixing.await;
+                self.fixing = None;
                 continue;
             }
-            self.looks.tick().await;
-            let due = self.look(queues, quarantine);
+            self.checks.tick().await;
+            let due = self.due_logs(queues, quarantine);
             if !due.is_empty() {
-                self.asked = Some(ask(due).boxed());
+                self.fixing = Some(ask(due).boxed());
             }
         }
     }
 
     /// The logs that have something to tell now.
-    fn look(&mut self, queues: &Queues, quarantine: &Quarantine) -> Vec<(String, Log)> {
+    fn due_logs(&mut self, queues: &Queues, quarantine: &Quarantine) -> Vec<(String, Log)> {
         let now = Instant::now();
         let mut due: Vec<_> =
             queues.all().into_iter().map(|(name, queue)| (name, queue.log.clone())).collect();
@@ -94,21 +94,21 @@ impl Losing {
             if self.in_flight.contains(&id) || self.pauses.get(&id).is_some_and(|p| now < p.until) {
                 return false;
             }
-            let has_gaps = log.has_gaps();
-            if !has_gaps {
+            let has_loss_records = log.has_loss_records();
+            if !has_loss_records {
                 self.pauses.remove(&id);
             }
-            has_gaps
+            has_loss_records
         });
         due
     }
 
     /// What to tell next.
     pub(super) fn next_unsent(&mut self) -> Option<(Losses, Sent)> {
-        let Found { log, name, gaps } = self.found.pop()?;
+        let Found { log, name, loss_records } = self.found.pop()?;
         // The numbers of a message are of one epoch.
-        let epoch = gaps.first()?.epoch;
-        let of_epoch = gaps.into_iter().take_while(|gap| gap.epoch == epoch);
+        let epoch = loss_records.first()?.epoch;
+        let of_epoch = loss_records.into_iter().take_while(|loss| loss.epoch == epoch);
         let mut parts = snapshot::split(of_epoch.map(loss), PART_BYTES_MAX);
         let losses = parts.swap_remove(0);
         let number = losses.last()?.number;
@@ -121,10 +121,10 @@ impl Losing {
     }
 
     pub(super) fn acknowledged(&mut self, sent: Sent) {
-        sent.log.gaps_told(sent.number);
+        sent.log.losses_reported(sent.number);
         let id = sent.log.id();
         self.in_flight.remove(&id);
-        let before = self.pauses.get(&id).map_or(LOOK, |pause| pause.length * 2);
+        let before = self.pauses.get(&id).map_or(CHECK, |pause| pause.length * 2);
         let length = before.min(PAUSE_MAX);
         self.pauses.insert(id, Pause { length, until: Instant::now() + length });
     }
@@ -134,9 +134,9 @@ impl Losing {
 async fn ask(due: Vec<(String, Log)>) -> Vec<Found> {
     let mut found = Vec::with_capacity(due.len());
     for (name, log) in due {
-        match log.gaps_to_tell().await {
-            Ok(gaps) if gaps.is_empty() => {}
-            Ok(gaps) => found.push(Found { log, name, gaps }),
+        match log.losses_to_report().await {
+            Ok(loss_records) if loss_records.is_empty() => {}
+            Ok(loss_records) => found.push(Found { log, name, loss_records }),
             // They stay in the ledger, and are looked at again.
             Err(error) => {
                 tracing::warn!(queue = name, error = %chain(&error), "reporting the losses of a queue failed")
@@ -146,17 +146,17 @@ async fn ask(due: Vec<(String, Log)>) -> Vec<Found> {
     found
 }
 
-fn loss(gap: Gap) -> Loss {
-    let (generation, sender) = sender_of_tag(&gap.tag);
+fn loss(loss: LossRecord) -> Loss {
+    let (generation, sender) = sender_of_tag(&loss.tag);
     Loss {
-        number: gap.number,
-        cause: gap.cause.name().to_owned(),
+        number: loss.number,
+        cause: loss.cause.name().to_owned(),
         sender: sender.to_owned(),
-        first: gap.first,
-        last: gap.last,
-        count: gap.count,
-        from_ms: shown_ms(gap.from_ms),
-        until_ms: shown_ms(gap.until_ms),
+        first: loss.first,
+        last: loss.last,
+        count: loss.count,
+        from_ms: shown_ms(loss.from_ms),
+        until_ms: shown_ms(loss.until_ms),
         generation,
     }
 }

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_devices_are_told_in_parts_and_one_that_flaps_costs_less_than_a_kilobyte() {
+    fn ten_thousand_devices_are_sent_in_parts_and_one_that_flaps_costs_less_than_a_kilobyte() {
         let changes = PresenceChanges::default();
         let mut clients = Clients((0..CHILDREN_MAX).map(|n| (device(n), 1_795_450_312_250)).collect());
         clients.0.insert(Identity::user(&"operator".parse().unwrap(), "panel").unwrap(), 1);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn who_flaps_while_a_message_is_under_way_is_told_once_and_as_it_is_then() {
+    fn who_flaps_while_a_message_is_in_flight_is_reported_once_and_as_it_is_then() {
         let changes = PresenceChanges::default();
         let mut clients = Clients::default();
         let mut outbox = PresenceOutbox::default();
@@ -182,7 +182,7 @@ mod tests {
             assert_eq!(outbox.next_unsent(&changes, &clients), None);
         }
         outbox.acknowledged();
-        let (told, _) = drain(&mut outbox, &changes, &clients);
-        assert_eq!((told.len(), told[0].clients[0].since_ms), (1, 99));
+        let (sent, _) = drain(&mut outbox, &changes, &clients);
+        assert_eq!((sent.len(), sent[0].clients[0].since_ms), (1, 99));
     }
 }

@@ -14,7 +14,7 @@ use edge_hub::cloud_message_dispatcher::CloudMessageDispatcher;
 use mqtt::client::Transport;
 use schemas::generation::Generation;
 use schemas::names::{Identity, ModuleId};
-use schemas::redaction::MARK;
+use schemas::redaction::REDACTED;
 use schemas::twin::Twin;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -145,8 +145,8 @@ impl Gateway {
         Self::start(dir).await
     }
 
-    async fn told(&self, topic: &str, message: Value) {
-        self.uplink.told(topic, &Bytes::from(message.to_string())).await.unwrap();
+    async fn received(&self, topic: &str, message: Value) {
+        self.uplink.received(topic, &Bytes::from(message.to_string())).await.unwrap();
     }
 
     fn twin(&self, of: &str) -> Twin {
@@ -162,11 +162,11 @@ impl Gateway {
             modules.iter().map(|(name, number)| ((*name).to_owned(), json!(number))).collect();
         let routes = json!({"up": "FROM /messages/* INTO $upstream"});
         let hub = json!({"schemaVersion": "1.1", "routes": routes, "$version": version});
-        self.told("$ls/desired/gw/$edgeHub", hub).await;
+        self.received("$ls/desired/gw/$edgeHub", hub).await;
         let agent = json!({
             "schemaVersion": "1.1", "modules": named, "$version": version, "$generations": generations,
         });
-        self.told("$ls/desired/gw/$edgeAgent", agent).await;
+        self.received("$ls/desired/gw/$edgeAgent", agent).await;
     }
 
     async fn takes(&self, from: &str) -> (Arc<Queue>, u64) {
@@ -196,22 +196,22 @@ fn number_of(gateway: &Gateway, module: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn a_desired_section_with_centrals_mark_of_a_secret_is_refused_and_the_one_before_it_stays() {
+async fn a_desired_section_with_a_redacted_secret_is_refused_and_the_one_before_it_stays() {
     let dir = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(dir.path()).await;
     gateway
-        .told(
+        .received(
             "$ls/children",
             json!({"children": [{"deviceId": "press-1", "primaryKey": "a2V5", "enabled": true}]}),
         )
         .await;
     for (of, topic) in [("press-1", "$ls/desired/press-1"), ("gw/filter", "$ls/desired/gw/filter")] {
-        gateway.told(topic, json!({"apiKey": "k1", "limit": 1, "$version": 1})).await;
-        for marked in [
-            json!({"apiKey": MARK, "limit": 2, "$version": 2}),
-            json!({"deep": {"list": [{"apiKey": MARK}]}, "$version": 3}),
+        gateway.received(topic, json!({"apiKey": "k1", "limit": 1, "$version": 1})).await;
+        for redacted in [
+            json!({"apiKey": REDACTED, "limit": 2, "$version": 2}),
+            json!({"deep": {"list": [{"apiKey": REDACTED}]}, "$version": 3}),
         ] {
-            gateway.told(topic, marked).await;
+            gateway.received(topic, redacted).await;
             let desired = gateway.twin(of).desired;
             assert_eq!(
                 (desired.version, Value::from(desired.properties)),
@@ -220,7 +220,7 @@ async fn a_desired_section_with_centrals_mark_of_a_secret_is_refused_and_the_one
             );
         }
         // The next right one is taken.
-        gateway.told(topic, json!({"apiKey": "k2", "$version": 4})).await;
+        gateway.received(topic, json!({"apiKey": "k2", "$version": 4})).await;
         assert_eq!(gateway.twin(of).desired.version, 4, "{of}");
     }
 }
@@ -229,12 +229,12 @@ async fn a_desired_section_with_centrals_mark_of_a_secret_is_refused_and_the_one
 async fn a_module_that_central_replaced_while_it_was_away_is_another_one_here() {
     let dir = tempfile::tempdir().unwrap();
     let gateway = Gateway::start(dir.path()).await;
-    gateway.told("$ls/stored", json!({"queues": {}, "version": 2})).await;
+    gateway.received("$ls/stored", json!({"queues": {}, "version": 2})).await;
     gateway.deploys(1, &[("filter", 3), ("sensor", 4)]).await;
     let patch = json!({"serial": "old"}).as_object().unwrap().clone();
     for module in ["gw/filter", "gw/sensor"] {
         gateway.uplink.twins.report(&module.parse().unwrap(), &patch, || true).await.unwrap();
-        gateway.told(&format!("$ls/desired/{module}"), json!({"limit": 1, "$version": 1})).await;
+        gateway.received(&format!("$ls/desired/{module}"), json!({"limit": 1, "$version": 1})).await;
     }
     let (queue, of_old) = gateway.takes("gw/filter").await;
     let fingerprint = |gateway: &Gateway| {
@@ -244,7 +244,7 @@ async fn a_module_that_central_replaced_while_it_was_away_is_another_one_here() 
     let before = (number_of(&gateway, "filter"), number_of(&gateway, "sensor"), fingerprint(&gateway));
     drop(queue);
     let gateway = gateway.killed(dir.path()).await;
-    gateway.told("$ls/stored", json!({"queues": {}, "version": 2})).await;
+    gateway.received("$ls/stored", json!({"queues": {}, "version": 2})).await;
 
     // The same manifest as before, but for the module that was taken out and put back.
     gateway.deploys(3, &[("filter", 9), ("sensor", 4)]).await;
@@ -289,7 +289,7 @@ async fn with_a_central_without_epochs_messages_leave_the_disk_when_it_has_them_
         };
         // It stored all but the last two, and the line broke before it could say so.
         central.insert(name(last - 2), last - 2);
-        gateway.told("$ls/stored", json!({"queues": central})).await;
+        gateway.received("$ls/stored", json!({"queues": central})).await;
         assert_eq!(queue.log.stats().cursor, last - 2, "life {life}");
         assert_eq!(queue.log.stats().records, 2);
         assert!(
@@ -299,13 +299,13 @@ async fn with_a_central_without_epochs_messages_leave_the_disk_when_it_has_them_
         assert!(!gateway.uplink.takes_generations(), "it would take them for properties");
         // It was restored from a backup, or the gateway was registered anew: it says less. Nothing is given up for it.
         for less in [json!({"queues": {}}), json!({"queues": {name(last - 2): last - 4}})] {
-            gateway.told("$ls/stored", less).await;
+            gateway.received("$ls/stored", less).await;
             assert_eq!(queue.log.stats().records, 2, "life {life}");
         }
         // The rest is sent, by a name of this life alone: nothing of it is known to central by an earlier one.
         assert_eq!(name(last), name(last - 4));
         central.insert(name(last), last);
-        gateway.told("$ls/stored", json!({"queues": central})).await;
+        gateway.received("$ls/stored", json!({"queues": central})).await;
         assert_eq!((queue.log.stats().records, queue.log.stats().lost), (0, edge_buffer::Lost::default()));
         drop(queue);
         gateway = gateway.killed(dir.path()).await;

@@ -29,7 +29,7 @@ const ASK_TIME_EVERY: Duration = Duration::from_secs(600);
 pub(super) struct LinkTraffic<'a> {
     link: &'a Uplink,
     telemetry: Telemetry,
-    telling: UpdateSender<'a>,
+    updates: UpdateSender<'a>,
     reader: DestinationReader,
     /// The message to send next: the last one taken from the queues.
     next: Option<(Arc<Queue>, edge_buffer::Record)>,
@@ -41,7 +41,7 @@ pub(super) struct LinkTraffic<'a> {
     /// central sends everything to a connection that subscribes.
     must_subscribe: bool,
     /// central has answered the last question for its time.
-    is_time_told: bool,
+    is_time_answered: bool,
     ask_time_at: Option<Instant>,
 }
 
@@ -51,14 +51,14 @@ impl<'a> LinkTraffic<'a> {
         let traffic = Self {
             link,
             telemetry: Telemetry::new(),
-            telling: UpdateSender::all(link),
+            updates: UpdateSender::all(link),
             reader: link.queues.upstream().reader(),
             next: None,
             is_held_back: false,
             budget: link.meter.changes(),
             may_take: false,
             must_subscribe: true,
-            is_time_told: false,
+            is_time_answered: false,
             ask_time_at: None,
         };
         // Before the subscription, at which central tells everything.
@@ -69,14 +69,14 @@ impl<'a> LinkTraffic<'a> {
 
     /// Sends the message that was taken from the queues, and those behind it.
     async fn send_telemetry(&mut self, sender: &mut Sender) -> Result<(), Ended> {
-        if self.is_held_back || self.room(sender) == 0 {
+        if self.is_held_back || self.space(sender) == 0 {
             return Ok(());
         }
         let Some((queue, next)) = self.next.take() else { return Ok(()) };
         // A change from here on is waited for.
         self.budget.mark_unchanged();
         self.send(sender, queue, next).await?;
-        for _ in 1..BATCH.min(self.room(sender) + 1) {
+        for _ in 1..BATCH.min(self.space(sender) + 1) {
             if sender.waiting_bytes() >= OUT_BYTES_MAX || self.next.is_some() {
                 break;
             }
@@ -88,19 +88,19 @@ impl<'a> LinkTraffic<'a> {
     }
 
     fn ask_time(&mut self, sender: &mut Sender) {
-        if self.is_time_told {
+        if self.is_time_answered {
             let at = *self.ask_time_at.get_or_insert_with(|| Instant::now() + ASK_TIME_EVERY);
             if Instant::now() >= at {
                 self.ask_time_at = None;
-                self.is_time_told = false;
-                self.greet(sender, Some(crate::clock::upstream_asked()));
+                self.is_time_answered = false;
+                self.greet(sender, Some(crate::clock::upstream_requested()));
             }
         }
     }
 
     /// Says which version of the link this gateway speaks, and asks for central's time.
-    fn greet(&self, sender: &mut Sender, asks_time: Option<u64>) {
-        let hello = Hello { version: LINK_VERSION, asks_time };
+    fn greet(&self, sender: &mut Sender, time_request: Option<u64>) {
+        let hello = Hello { version: LINK_VERSION, time_request };
         let hello = serde_json::to_vec(&hello).expect("numbers have a JSON form");
         sender.publish(&LinkUp::Hello.to_string(), &hello);
         self.link
@@ -116,10 +116,10 @@ impl<'a> LinkTraffic<'a> {
     }
 
     /// How many messages may be sent now: as the window says and central takes, with places left for updates.
-    fn room(&self, sender: &Sender) -> usize {
+    fn space(&self, sender: &Sender) -> usize {
         // Half at most: a central that takes few messages at once must not stop telemetry for updates.
         let kept = IN_FLIGHT_MAX.min(sender.publishes_max() / 2);
-        self.telemetry.free().min(sender.room().saturating_sub(kept))
+        self.telemetry.free().min(sender.space().saturating_sub(kept))
     }
 
     /// Sends a message, holds it back when the day's bytes are used up, or sets it aside when it can never be sent.
@@ -166,7 +166,7 @@ impl<'a> LinkTraffic<'a> {
         reason: mqtt::codec::reason::Reason,
         why: String,
     ) -> Result<(), Ended> {
-        if self.telling.refused(packet_id) {
+        if self.updates.refused(packet_id) {
             tracing::error!(%reason, why, "central rejected an update");
         } else if let Some((queue, sequence)) = self.telemetry.find(packet_id) {
             let why = if why.is_empty() { reason.to_string() } else { why };
@@ -188,10 +188,10 @@ impl Traffic for LinkTraffic<'_> {
         }
         self.ask_time(sender);
         self.send_telemetry(sender).await?;
-        // After telemetry, which leaves packet ids for it (`room`): an update never waits for a backlog.
-        self.telling.tell(sender);
+        // After telemetry, which leaves packet ids for it (`space`): an update never waits for a backlog.
+        self.updates.send(sender);
         self.may_take =
-            self.next.is_none() && self.room(sender) > 0 && sender.waiting_bytes() < OUT_BYTES_MAX;
+            self.next.is_none() && self.space(sender) > 0 && sender.waiting_bytes() < OUT_BYTES_MAX;
         Ok(())
     }
 
@@ -200,7 +200,7 @@ impl Traffic for LinkTraffic<'_> {
             next = self.reader.next(), if self.may_take => self.next = Some(next?),
             // The meter lives as long as the link.
             _ = self.budget.changed(), if self.is_held_back => self.is_held_back = false,
-            () = self.telling.due() => {}
+            () = self.updates.due() => {}
             // What central wants of a module that was removed here, it wants of the next one of the name.
             () = self.link.authorizer.removals.local() => self.must_subscribe = true,
         }
@@ -210,7 +210,7 @@ impl Traffic for LinkTraffic<'_> {
     async fn hear(&mut self, sender: &mut Sender, incoming: Incoming) -> Result<(), Ended> {
         match incoming {
             Incoming::Acknowledged(packet_id) => {
-                if !self.telling.acknowledged(packet_id)
+                if !self.updates.acknowledged(packet_id)
                     && let Some(took) = self.telemetry.acknowledged(packet_id)
                 {
                     self.link.queues.send_times.observe(took);
@@ -218,19 +218,19 @@ impl Traffic for LinkTraffic<'_> {
             }
             Incoming::Refused { packet_id, reason, why } => self.refused(packet_id, reason, why).await?,
             // Only now can central answer.
-            Incoming::Subscribed(_) => self.greet(sender, Some(crate::clock::upstream_asked())),
+            Incoming::Subscribed(_) => self.greet(sender, Some(crate::clock::upstream_requested())),
             Incoming::Pong => {}
             Incoming::Message { topic, payload, packet_id } => {
                 let bytes = topic.len() + payload.len() + PACKET_BYTES;
                 self.link.meter.count(super::updates_in::cause(&topic), bytes as u64);
-                let told = self.link.told(&topic, &payload).await?;
-                match told {
+                let received = self.link.received(&topic, &payload).await?;
+                match received {
                     Some(LinkDown::Stored) => {
                         self.telemetry.resume();
-                        self.telling.resume();
+                        self.updates.resume();
                     }
                     // An older central never answers, and gets no second request.
-                    Some(LinkDown::Time) => self.is_time_told = true,
+                    Some(LinkDown::Time) => self.is_time_answered = true,
                     _ => {}
                 }
                 if let Some(packet_id) = packet_id {

@@ -12,14 +12,14 @@ use schemas::cloud_message::CloudMessage;
 use schemas::link::{CentralTime, Children, CommandDown, Desired, Purges, Stored};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::provisioning::EnrolmentAnswer;
-use schemas::redaction::{MARK, find_mark_in};
+use schemas::redaction::{REDACTED, find_redacted_in};
 
 use super::ended::Ended;
 use super::uplink::Uplink;
 
 impl Uplink {
     /// Takes what central tells; `Ok` when it is on disk, or can never be taken. Gives what it was, when that is known.
-    pub(super) async fn told(&self, topic: &str, payload: &Bytes) -> Result<Option<LinkDown>, Ended> {
+    pub(super) async fn received(&self, topic: &str, payload: &Bytes) -> Result<Option<LinkDown>, Ended> {
         let operation = LinkDown::parse(topic);
         if let Some(operation) = &operation {
             self.take(operation.clone(), topic, payload).await?;
@@ -46,10 +46,10 @@ impl Uplink {
                 let removal = self.authorizer.removals.begin().await;
                 // Noted before the disk has the list: a kill in between does not lose it.
                 let note = |left: &[_]| removal.note_devices(left.iter().cloned());
-                let told = self.authorizer.devices.told_noting(list, note)?;
+                let received = self.authorizer.devices.take_list_noting(list, note)?;
                 // At once: the disk may be slow, and who was blocked must not wait for it.
                 self.authorizer.review();
-                told.durable().await?;
+                received.durable().await?;
                 // Before anything else is taken from central, which may be for the next one of a name.
                 removal.finish().await?;
             }
@@ -74,8 +74,8 @@ impl Uplink {
                 }
             }
             LinkDown::Time => {
-                if let Some(CentralTime { asks_time, now_ms }) = from_json(topic, payload) {
-                    crate::clock::upstream_answered(asks_time, now_ms);
+                if let Some(CentralTime { time_request, now_ms }) = from_json(topic, payload) {
+                    crate::clock::upstream_answered(time_request, now_ms);
                 }
             }
             LinkDown::Purges => {
@@ -102,14 +102,14 @@ impl Uplink {
         let Desired { section, generations } = desired;
         // A deployment with the mark is refused where it would come in force, and reported.
         if let (false, Some(field)) =
-            (self.is_own_system_module(&identity), find_mark_in(&section.properties))
+            (self.is_own_system_module(&identity), find_redacted_in(&section.properties))
         {
             let version = section.version;
             tracing::error!(
                 %identity,
                 version,
                 field,
-                "central's desired section was refused: it holds `{MARK}` in place of a secret; the one before it stays"
+                "central's desired section was refused: it holds `{REDACTED}` in place of a secret; the one before it stays"
             );
             return Ok(());
         }

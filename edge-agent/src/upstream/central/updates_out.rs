@@ -44,7 +44,7 @@ impl InFlightUpdate {
     /// connection is not kept.
     ///
     /// [`SentUpdates`]: crate::upstream::sent_updates::SentUpdates
-    fn is_told_once(&self) -> bool {
+    fn is_sent_once(&self) -> bool {
         match self {
             Self::Answer(_) | Self::Settled(_) | Self::Losses(_) | Self::Removed(_) => true,
             Self::Once | Self::Section(_) | Self::Presence | Self::Again => false,
@@ -100,14 +100,14 @@ impl<'a> UpdateSender<'a> {
     /// Waits until there is something to send, and space to send it.
     pub(super) async fn due(&mut self) {
         let link = self.link;
-        let has_room = self.is_resumed && self.in_flight.len() < IN_FLIGHT_MAX;
-        // Each of these keeps what is to be sent: `tell` takes it.
+        let has_space = self.is_resumed && self.in_flight.len() < IN_FLIGHT_MAX;
+        // Each of these keeps what is to be sent: `send` takes it.
         tokio::select! {
-            () = link.twins.has_unsent(), if has_room => {}
-            () = link.commands.has_unsent(), if has_room => {}
-            () = link.cloud_messages.has_unsent(), if has_room => {}
-            () = link.enrolments.has_unsent(), if has_room => {}
-            () = self.losing.due(&link.queues, &link.quarantine), if has_room => {}
+            () = link.twins.has_unsent(), if has_space => {}
+            () = link.commands.has_unsent(), if has_space => {}
+            () = link.cloud_messages.has_unsent(), if has_space => {}
+            () = link.enrolments.has_unsent(), if has_space => {}
+            () = self.losing.due(&link.queues, &link.quarantine), if has_space => {}
             () = link.presence.changed() => {}
             () = link.authorizer.removals.generations().ended() => {}
             // The meter lives as long as the link.
@@ -116,11 +116,11 @@ impl<'a> UpdateSender<'a> {
     }
 
     /// Writes what central does not know yet, as far as there is space.
-    pub(super) fn tell(&mut self, sender: &mut Sender) {
+    pub(super) fn send(&mut self, sender: &mut Sender) {
         if !self.is_resumed {
             return;
         }
-        while self.in_flight.len() < IN_FLIGHT_MAX && sender.room() > 0 {
+        while self.in_flight.len() < IN_FLIGHT_MAX && sender.space() > 0 {
             let Some((cause, topic, payload, update)) = self.next_update() else { break };
             let message = Outgoing { topic: &topic, payload: &payload, ..Outgoing::default() };
             let too_large = sender.too_large(&message);
@@ -143,7 +143,7 @@ impl<'a> UpdateSender<'a> {
             };
             self.link.meter.count(cause, (topic.len() + payload.len() + PACKET_BYTES) as u64);
             let packet_id = sender.publish(&topic, &payload);
-            let kept = update.is_told_once().then(|| kept(&update, topic, payload));
+            let kept = update.is_sent_once().then(|| kept(&update, topic, payload));
             self.in_flight.insert(packet_id, (update, kept));
         }
     }
@@ -171,8 +171,8 @@ impl<'a> UpdateSender<'a> {
         }
         // What has used up its bytes of the day waits where it is. What is newer than an update that is sent again waits for it: of two
         // ends of one thing central takes the first, and of losses the ones with higher numbers.
-        let is_telling_again = link.sent_updates.is_telling();
-        let is_ready = |cause| meter.is_ready(cause) && !is_telling_again;
+        let is_resending = link.sent_updates.is_resending();
+        let is_ready = |cause| meter.is_ready(cause) && !is_resending;
         if let Some((id, answer)) = is_ready(Cause::Commands).then(|| link.commands.next_unsent()).flatten() {
             let (operation, update) = (LinkUp::Answer { command_id: id.clone() }, InFlightUpdate::Answer(id));
             return Some(next(Cause::Commands, operation, to_json(&answer), update));
@@ -189,7 +189,7 @@ impl<'a> UpdateSender<'a> {
             let reported = Reported { section, generation: link.generation(&identity) };
             return Some(next(cause, LinkUp::Reported(identity), to_json(&reported), update));
         }
-        if is_telling_again {
+        if is_resending {
             // Behind the devices that it may be about.
             let update = if self.presence.has_unsent() { None } else { link.sent_updates.next_unsent() };
             let SentUpdate { topic, payload } = update?;
@@ -213,7 +213,7 @@ impl<'a> UpdateSender<'a> {
             return None;
         }
         let generations = self.link.authorizer.removals.generations();
-        let removed = generations.next_untold()?;
+        let removed = generations.next_unreported()?;
         let now = self.link.authorizer.devices.generation(&removed.device_id);
         if now.map(Generation::ended) == Some(removed.generation) {
             // The daemon was killed before the device left the list: it is still here.
@@ -234,9 +234,9 @@ impl<'a> UpdateSender<'a> {
             _ => None,
         };
         let update = self.in_flight.remove(&packet_id);
-        let is_told = update.map(|(update, _)| self.done(update)).is_some();
+        let is_reported = update.map(|(update, _)| self.done(update)).is_some();
         self.refused.extend(module);
-        is_told
+        is_reported
     }
 
     /// Returns true if the acknowledgement was of an update; the part that it came from is notified then.
@@ -258,7 +258,7 @@ impl<'a> UpdateSender<'a> {
                 if of.module.as_ref().is_some_and(ModuleId::is_system) {
                     // It may name the modules of which central took no section.
                     for identity in std::mem::take(&mut self.refused) {
-                        self.link.twins.mark_unsent(&identity);
+                        self.link.twins.send_again(&identity);
                     }
                 }
             }
@@ -266,7 +266,9 @@ impl<'a> UpdateSender<'a> {
             InFlightUpdate::Answer(id) => self.link.commands.acknowledged(&id),
             InFlightUpdate::Settled(of) => self.link.cloud_messages.acknowledged(&of),
             InFlightUpdate::Losses(sent) => self.losing.acknowledged(sent),
-            InFlightUpdate::Removed(removed) => self.link.authorizer.removals.generations().acknowledged(&removed),
+            InFlightUpdate::Removed(removed) => {
+                self.link.authorizer.removals.generations().acknowledged(&removed)
+            }
         }
     }
 }

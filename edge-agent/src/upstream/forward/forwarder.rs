@@ -75,7 +75,7 @@ impl Taken {
         Self { ticket: 0, held: HashMap::new(), bytes: 0, progress: HashMap::new(), sent_before }
     }
 
-    fn has_room(&self) -> bool {
+    fn has_space(&self) -> bool {
         self.held.len() < HELD_MAX && self.bytes < HELD_BYTES_MAX
     }
 
@@ -133,12 +133,12 @@ impl Forwarder {
                         break;
                     }
                     let Some((queue, record)) = waiting.take() else { continue };
-                    waiting = self.hand_over(&mut taken, &mut connections, queue, record, &stop).await;
+                    waiting = self.forward(&mut taken, &mut connections, queue, record, &stop).await;
                 }
-                next = reader.next(), if waiting.is_none() && taken.has_room() => match next {
+                next = reader.next(), if waiting.is_none() && taken.has_space() => match next {
                     Ok((queue, record)) => {
                         changes.mark_unchanged();
-                        waiting = self.hand_over(&mut taken, &mut connections, queue, record, &stop).await;
+                        waiting = self.forward(&mut taken, &mut connections, queue, record, &stop).await;
                     }
                     Err(error) => {
                         tracing::error!(error = %chain(&error), "the queue for upstream cannot be read; trying again");
@@ -161,7 +161,7 @@ impl Forwarder {
     }
 
     /// Gives a message to its connection; returns it if it must wait for the budget.
-    async fn hand_over(
+    async fn forward(
         &self,
         taken: &mut Taken,
         connections: &mut Connections,

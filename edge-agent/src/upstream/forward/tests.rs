@@ -55,7 +55,7 @@ impl Running {
         let meter = Meter::load(State::open(dir.path()).unwrap(), Limits::default()).unwrap();
         let profile = broker(version);
         let (jobs, taken) = mpsc::unbounded_channel();
-        let (told, events) = mpsc::unbounded_channel();
+        let (events_in, events) = mpsc::unbounded_channel();
         let away = LinkStatus { is_connected: false, since_ms: 0, why: String::new(), failure: None };
         let status = watch::Sender::new(away);
         let (receiver, stop) = (status.subscribe(), CancellationToken::new());
@@ -69,7 +69,7 @@ impl Running {
             jobs: taken,
             is_own: true,
             own: status.subscribe(),
-            messages: Messages::new(told),
+            messages: Messages::new(events_in),
             refusals: 0,
         };
         let reporter = Reporter {
@@ -174,10 +174,10 @@ async fn a_broker_that_reads_and_says_nothing_more_is_given_up_with_messages_in_
     let mut stream = server.accept().await;
     running.give(10);
     read_publish(&mut stream).await;
-    let swallowed = tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
+    let discarded = tokio::spawn(async move { tokio::io::copy(&mut stream, &mut tokio::io::sink()).await });
     let why = running.given_up().await;
     assert!(why.starts_with("upstream said nothing for"), "{why}");
-    swallowed.await.unwrap().unwrap();
+    discarded.await.unwrap().unwrap();
     // The message is sent again, and marked as repeated.
     let mut stream = server.accept().await;
     assert_eq!(stream.read_u8().await.unwrap(), 0x3a, "PUBLISH, DUP, QoS 1");

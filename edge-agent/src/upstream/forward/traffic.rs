@@ -110,7 +110,7 @@ impl Messages {
 
     /// Writes what the line says is to be sent now.
     fn send(&mut self, sender: &mut Sender) {
-        while sender.room() > 0
+        while sender.space() > 0
             && sender.waiting_bytes() < OUT_BYTES_MAX
             && let Some(next) = self.line.next_to_send()
         {
@@ -169,7 +169,7 @@ impl Upstream for ForwardUpstream {
 
     async fn carry(&mut self, connection: Connection, stop: &CancellationToken) -> Outcome<ForwardEnd> {
         let began = Instant::now();
-        let mut traffic = ForwardTraffic { of: self, began, last_job: began, is_asked: false };
+        let mut traffic = ForwardTraffic { of: self, began, last_job: began, is_probing: false };
         connection.carry(&mut traffic, stop).await
     }
 
@@ -217,7 +217,7 @@ struct ForwardTraffic<'a> {
     began: Instant,
     last_job: Instant,
     /// A ping by which a server proves that it answers is on its way.
-    is_asked: bool,
+    is_probing: bool,
 }
 
 impl Traffic for ForwardTraffic<'_> {
@@ -227,8 +227,8 @@ impl Traffic for ForwardTraffic<'_> {
 
     async fn write(&mut self, sender: &mut Sender) -> Result<(), ForwardEnd> {
         let messages = &mut self.of.messages;
-        if messages.line.wants_proof() && !self.is_asked {
-            self.is_asked = true;
+        if messages.line.wants_proof() && !self.is_probing {
+            self.is_probing = true;
             ping(sender, &self.of.meter);
         }
         let is_renewed = self.of.profile.lasts().is_some_and(|lasts| self.began.elapsed() >= lasts);
@@ -270,7 +270,7 @@ impl Traffic for ForwardTraffic<'_> {
             }
             Incoming::Refused { packet_id, reason, why } => messages.refused(packet_id, reason, why),
             Incoming::Pong => {
-                self.is_asked = false;
+                self.is_probing = false;
                 messages.line.answered();
             }
             // Nothing was asked for, so nothing comes.

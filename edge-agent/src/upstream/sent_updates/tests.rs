@@ -34,13 +34,13 @@ fn removed(device: &str) -> SentUpdate {
 }
 
 /// What an opening of central's store is told again, acknowledged.
-fn told_again(updates: &SentUpdates, opened: &str) -> Vec<SentUpdate> {
+fn sent_again(updates: &SentUpdates, opened: &str) -> Vec<SentUpdate> {
     updates.compare(&stored(Some(opened)));
-    let told: Vec<_> = std::iter::from_fn(|| updates.next_unsent()).collect();
-    for _ in &told {
+    let sent: Vec<_> = std::iter::from_fn(|| updates.next_unsent()).collect();
+    for _ in &sent {
         updates.acknowledged();
     }
-    told
+    sent
 }
 
 async fn restarted(updates: SentUpdates, dir: &std::path::Path) -> SentUpdates {
@@ -51,34 +51,34 @@ async fn restarted(updates: SentUpdates, dir: &std::path::Path) -> SentUpdates {
 }
 
 #[tokio::test]
-async fn what_was_told_is_told_again_to_each_opening_of_centrals_store_once() {
+async fn what_was_reported_is_reported_again_to_each_opening_of_centrals_store_once() {
     let dir = tempfile::tempdir().unwrap();
     let updates = SentUpdates::load(State::open(dir.path()).unwrap());
-    assert!(told_again(&updates, "a").is_empty());
+    assert!(sent_again(&updates, "a").is_empty());
     let all = [removed("press-1"), losses("q.1", vec![loss(1, "press-1", 1, 4, 4)]), removed("press-2")];
     for update in &all {
         updates.keep(update.clone());
     }
-    assert!(told_again(&updates, "a").is_empty(), "the opening that acknowledged them");
+    assert!(sent_again(&updates, "a").is_empty(), "the opening that acknowledged them");
     let updates = restarted(updates, dir.path()).await;
-    assert!(told_again(&updates, "a").is_empty(), "after a restart of the gateway too");
-    assert_eq!(told_again(&updates, "b"), all);
-    assert!(told_again(&updates, "b").is_empty());
+    assert!(sent_again(&updates, "a").is_empty(), "after a restart of the gateway too");
+    assert_eq!(sent_again(&updates, "b"), all);
+    assert!(sent_again(&updates, "b").is_empty());
     let updates = restarted(updates, dir.path()).await;
-    assert_eq!(told_again(&updates, "c"), all);
+    assert_eq!(sent_again(&updates, "c"), all);
 
     // The connection ends before central has acknowledged all.
     updates.compare(&stored(Some("d")));
-    assert!(updates.is_telling());
+    assert!(updates.is_resending());
     updates.next_unsent().unwrap();
     updates.acknowledged();
-    assert_eq!(told_again(&updates, "d"), all);
+    assert_eq!(sent_again(&updates, "d"), all);
     updates.compare(&stored(None));
     assert!(updates.next_unsent().is_none(), "an older central names no opening");
 }
 
 #[tokio::test]
-async fn another_central_and_one_that_registered_the_gateway_anew_are_told_nothing_of_before() {
+async fn another_central_and_one_that_registered_the_gateway_anew_are_sent_nothing_of_before() {
     let other = Stored { origin: Some("2".into()), ..stored(Some("b")) };
     let anew = Stored { queues: BTreeMap::new(), ..stored(Some("a")) };
     for central in [other, anew] {
@@ -95,14 +95,14 @@ async fn another_central_and_one_that_registered_the_gateway_anew_are_told_nothi
 }
 
 /// What a central counts that takes a loss of a queue by its number once, as central does.
-fn counted(before: &BTreeMap<String, u64>, told: &[SentUpdate]) -> u64 {
-    let mut marks = before.clone();
+fn counted(before: &BTreeMap<String, u64>, sent: &[SentUpdate]) -> u64 {
+    let mut watermarks = before.clone();
     let mut sum = 0;
-    for losses in told.iter().filter_map(SentUpdate::losses) {
-        let mark = marks.entry(losses.queue).or_default();
+    for losses in sent.iter().filter_map(SentUpdate::losses) {
+        let watermark = watermarks.entry(losses.queue).or_default();
         for loss in losses.losses {
-            if loss.number > *mark {
-                *mark = loss.number;
+            if loss.number > *watermark {
+                *watermark = loss.number;
                 sum += loss.count;
             }
         }
@@ -116,17 +116,17 @@ proptest! {
     /// However many losses were told: a central that went back to before all of them has the sum, one that went back to any other
     /// moment no less than it has lost, and one that did not go back counts nothing twice.
     #[test]
-    fn no_loss_that_was_told_goes_uncounted_after_central_went_back(
-        told in proptest::collection::vec((0..3_u8, 0..4_u8, 1..50_u64), 1..3000),
+    fn no_loss_that_was_reported_goes_uncounted_after_central_went_back(
+        sent in proptest::collection::vec((0..3_u8, 0..4_u8, 1..50_u64), 1..3000),
         back_to in 0.0..1.0_f64,
     ) {
         let dir = tempfile::tempdir().unwrap();
         let updates = SentUpdates::load(State::open(dir.path()).unwrap());
         updates.compare(&stored(Some("a")));
-        let back_to = (told.len() as f64 * back_to) as usize;
+        let back_to = (sent.len() as f64 * back_to) as usize;
         let (mut numbers, mut at_back) = (BTreeMap::<String, u64>::new(), BTreeMap::new());
         let (mut all, mut since) = (0, 0);
-        for (at, (queue, sender, count)) in told.into_iter().enumerate() {
+        for (at, (queue, sender, count)) in sent.into_iter().enumerate() {
             if at == back_to {
                 at_back = numbers.clone();
             }
@@ -139,7 +139,7 @@ proptest! {
             since += if at >= back_to { count } else { 0 };
         }
         prop_assert!(updates.kept().updates.len() <= KEPT_MAX && updates.kept().bytes <= BYTES_MAX);
-        let again = told_again(&updates, "b");
+        let again = sent_again(&updates, "b");
         prop_assert_eq!(counted(&BTreeMap::new(), &again), all);
         prop_assert_eq!(counted(&numbers, &again), 0);
         let counted = counted(&at_back, &again);
@@ -161,7 +161,7 @@ async fn losses_within_a_range_that_central_lost_are_not_counted_besides_it() {
     updates.keep(losses("other.1", vec![loss(1, "press-1", 101, 110, 10)]));
     // Sequences 101 to 130.
     updates.lost_by_central("q", 101, 130);
-    let again = told_again(&updates, "b");
+    let again = sent_again(&updates, "b");
     let counts: Vec<(u64, u64)> = again
         .iter()
         .filter_map(SentUpdate::losses)

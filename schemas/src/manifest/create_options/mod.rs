@@ -170,10 +170,10 @@ impl Normalizer {
                 };
                 self.items(items, |normalizer, node| normalizer.value(inner, before.next(), node))
             }
-            (Shape::Words, Node::Array(items)) => {
+            (Shape::Texts, Node::Array(items)) => {
                 self.items(items, |normalizer, node| normalizer.value(&Shape::Text, None, node))
             }
-            (Shape::Text | Shape::Words, Node::Text(text)) => Value::String(text),
+            (Shape::Text | Shape::Texts, Node::Text(text)) => Value::String(text),
             (Shape::Text, Node::Number(text)) => Value::String(text),
             (Shape::Text, Node::Flag(flag)) => Value::String(flag.to_string()),
             (Shape::Flag, node) => self.flag(node),
@@ -279,7 +279,7 @@ fn allowed(shape: &Shape) -> &'static str {
         Shape::Text | Shape::Any => "write a text in double quotes",
         Shape::Flag => "write true or false",
         Shape::Integer => "write an integer",
-        Shape::Words => "write a text or an array of texts",
+        Shape::Texts => "write a text or an array of texts",
         Shape::List(_) => "write an array",
         Shape::Map(_) | Shape::Object(_) => "write an object",
         Shape::Pointer(inner) => allowed(inner),

@@ -2,7 +2,7 @@
 //!
 //! Names and types are those of `api/types/container` of Docker 20.10 to 29. A member that is missing here is passed on as written.
 
-use self::Shape::{Any, Flag, Integer, List, Map, Object, Pointer, Text, Words};
+use self::Shape::{Any, Flag, Integer, List, Map, Object, Pointer, Text, Texts};
 
 /// The type of a member.
 pub(super) enum Shape {
@@ -10,7 +10,7 @@ pub(super) enum Shape {
     Flag,
     Integer,
     /// A text, or a list of texts.
-    Words,
+    Texts,
     List(&'static Shape),
     /// Keys that the user chooses.
     Map(&'static Shape),
@@ -41,20 +41,20 @@ pub(super) const BODY: &[Member] = &[
     ("OpenStdin", Flag),
     ("StdinOnce", Flag),
     ("Env", TEXTS),
-    ("Cmd", Words),
+    ("Cmd", Texts),
     ("Healthcheck", Pointer(&Object(HEALTHCHECK))),
     ("ArgsEscaped", Flag),
     ("Image", Text),
     ("Volumes", SET),
     ("WorkingDir", Text),
-    ("Entrypoint", Words),
+    ("Entrypoint", Texts),
     ("NetworkDisabled", Flag),
     ("MacAddress", Text),
     ("OnBuild", TEXTS),
     ("Labels", TEXT_MAP),
     ("StopSignal", Text),
     ("StopTimeout", Pointer(&Integer)),
-    ("Shell", Words),
+    ("Shell", Texts),
     ("HostConfig", Pointer(&Object(HOST_CONFIG))),
     ("NetworkingConfig", Pointer(&Object(&[("EndpointsConfig", Map(&Pointer(&Object(ENDPOINT))))]))),
 ];
@@ -91,8 +91,8 @@ pub(super) const HOST_CONFIG: &[Member] = &[
     ("VolumesFrom", TEXTS),
     ("ConsoleSize", List(&Integer)),
     ("Annotations", TEXT_MAP),
-    ("CapAdd", Words),
-    ("CapDrop", Words),
+    ("CapAdd", Texts),
+    ("CapDrop", Texts),
     ("Capabilities", TEXTS),
     ("CgroupnsMode", Text),
     ("Dns", TEXTS),

@@ -118,10 +118,13 @@ fn an_authority_vouches_for_the_device_that_it_named_through_what_was_shown() {
     let check = |leaf: &CertificateDer<'_>, intermediates: &[CertificateDer<'static>], now| {
         authorities.check(&PresentedChain { leaf, intermediates }, &device, now)
     };
-    let mark = check(&leaf, &between, now()).unwrap();
-    assert!(authorities.has(&mark));
-    assert!(!Authorities::new(std::slice::from_ref(&line.der)).unwrap().has(&mark), "another authority");
-    assert_eq!(check(&root.device("press-1"), &[], now()), Ok(mark));
+    let fingerprint = check(&leaf, &between, now()).unwrap();
+    assert!(authorities.has(&fingerprint));
+    assert!(
+        !Authorities::new(std::slice::from_ref(&line.der)).unwrap().has(&fingerprint),
+        "another authority"
+    );
+    assert_eq!(check(&root.device("press-1"), &[], now()), Ok(fingerprint));
     assert!(
         check(&leaf, &[], now()).unwrap_err().to_string().contains("chain"),
         "the one between was not shown"
@@ -213,8 +216,8 @@ fn a_module_is_proven_by_the_uri_of_its_own_client_certificate_and_by_no_forged_
         let shown = PresentedChain { leaf: &leaf, intermediates: &[] };
         let checked = authorities.check_module(&shown, &filter, &["hub.example"], now());
         assert_eq!(checked.is_ok(), is_proven, "{what}: {checked:?}");
-        if let Ok(mark) = checked {
-            assert!(authorities.has(&mark));
+        if let Ok(fingerprint) = checked {
+            assert!(authorities.has(&fingerprint));
         }
     }
 }

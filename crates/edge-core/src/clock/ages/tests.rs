@@ -39,7 +39,7 @@ fn what_was_taken_while_the_clock_was_ahead_has_its_time_once_it_is_set_back() {
 }
 
 #[test]
-fn a_pause_in_which_the_steady_clock_stood_still_and_a_night_without_power_change_no_time() {
+fn a_pause_in_which_the_steady_clock_stopped_and_a_night_without_power_change_no_time() {
     let mut clock = AgeClock::start(None, &boot("a", 0), BUILT_MS);
     let stamp = clock.at(0);
     clock.note(BUILT_MS + HOUR / 2, 1_000);
@@ -118,8 +118,8 @@ proptest! {
                 let age = at.saturating_sub(*stamp);
                 prop_assert!(age <= now - taken, "told as older than it is");
                 prop_assert!(age + unsaved >= ran - ran_then, "told as younger than the machine ran");
-                if let Some(told) = clock.wall_of(*stamp, now - booted) {
-                    prop_assert!(!is_before_build(told / 1000) && told <= wall(now, wall_ahead) + SLACK_MS);
+                if let Some(dated) = clock.wall_of(*stamp, now - booted) {
+                    prop_assert!(!is_before_build(dated / 1000) && dated <= wall(now, wall_ahead) + SLACK_MS);
                 }
             }
             stamps.push((at, now, ran));

@@ -22,11 +22,11 @@ fn desired(modules: Value) -> Desired {
 
 /// A container that runs as it is wanted.
 fn running(desired: &Desired, name: &str) -> ObservedModule {
-    let wanted = &desired.modules[&id(name)];
+    let target = &desired.modules[&id(name)];
     ObservedModule {
         container_id: format!("{name}-container"),
-        image: wanted.spec.image.clone(),
-        fingerprint: wanted.fingerprint.clone(),
+        image: target.spec.image.clone(),
+        fingerprint: target.fingerprint.clone(),
         state: ContainerState::Running,
         started_at_ms: Some(NOW - 1000),
         ..ObservedModule::default()
@@ -296,47 +296,47 @@ fn past() -> impl Strategy<Value = Restarts> {
 
 proptest! {
     #[test]
-    fn the_plan_of_a_reached_state_is_empty(wanted in manifest(), observed in containers(), mut restarts in past()) {
+    fn the_plan_of_a_reached_state_is_empty(target in manifest(), observed in containers(), mut restarts in past()) {
         let mut docker = Docker { observed, created: 0 };
         // Every wait that time ends is over after the longest one, so a pass does what the one before put off; the first may only
         // settle replacements that were cut off, and the second change what is then there.
         for pass in 0..4 {
             let now = NOW + pass * WAIT_MAX_MS;
             let had_replacements = !docker.observed.replacements.is_empty();
-            restarts.handle(now, Event::Looked(&wanted, &docker.observed));
-            let plan = plan(&wanted, &docker.observed, &restarts, now);
-            docker.apply(&plan, &wanted, &mut restarts, now);
+            restarts.handle(now, Event::Observed(&target, &docker.observed));
+            let plan = plan(&target, &docker.observed, &restarts, now);
+            docker.apply(&plan, &target, &mut restarts, now);
             if plan.earliest().is_none() && !had_replacements {
-                let again = super::plan(&wanted, &docker.observed, &restarts, now);
+                let again = super::plan(&target, &docker.observed, &restarts, now);
                 prop_assert!(again.is_empty(), "{again}");
             }
         }
-        let last = plan(&wanted, &docker.observed, &restarts, NOW + 3 * WAIT_MAX_MS);
+        let last = plan(&target, &docker.observed, &restarts, NOW + 3 * WAIT_MAX_MS);
         prop_assert!(last.is_empty() && last.earliest().is_none(), "{last}");
-        prop_assert!(docker.observed.modules.keys().eq(wanted.modules.keys()));
+        prop_assert!(docker.observed.modules.keys().eq(target.modules.keys()));
         prop_assert!(docker.observed.replacements.is_empty());
         for (module, seen) in &docker.observed.modules {
-            prop_assert_eq!(&seen.fingerprint, &wanted.modules[module].fingerprint);
+            prop_assert_eq!(&seen.fingerprint, &target.modules[module].fingerprint);
         }
     }
 
     #[test]
-    fn modules_that_are_as_wanted_are_never_in_a_plan(
-        wanted in manifest(),
+    fn modules_that_are_as_desired_are_never_in_a_plan(
+        target in manifest(),
         observed in containers(),
         restarts in past(),
     ) {
         let mut observed = observed;
-        let same: Vec<ModuleId> = wanted.modules.keys().filter(|m| m.as_str() < "d").cloned().collect();
+        let same: Vec<ModuleId> = target.modules.keys().filter(|m| m.as_str() < "d").cloned().collect();
         for module in &same {
-            let mut seen = running(&wanted, module.as_str());
-            if wanted.modules[module].spec.status == DesiredStatus::Stopped {
+            let mut seen = running(&target, module.as_str());
+            if target.modules[module].spec.status == DesiredStatus::Stopped {
                 seen.state = ContainerState::Exited { code: 143 };
             }
             observed.modules.insert(module.clone(), seen);
             observed.replacements.remove(module);
         }
-        let plan = plan(&wanted, &observed, &restarts, NOW);
+        let plan = plan(&target, &observed, &restarts, NOW);
         for module in same {
             prop_assert!(plan.actions.iter().all(|action| *action.module() != module), "{plan}");
         }
@@ -344,14 +344,14 @@ proptest! {
 
     #[test]
     fn images_and_preparations_come_before_stops_removals_next_and_then_lower_orders_first(
-        wanted in manifest(),
+        target in manifest(),
         observed in containers(),
     ) {
-        let plan = plan(&wanted, &observed, &Restarts::default(), NOW);
+        let plan = plan(&target, &observed, &Restarts::default(), NOW);
         let ranks: Vec<(u8, u32)> = plan
             .actions
             .iter()
-            .map(|action| match (action, wanted.modules.get(action.module())) {
+            .map(|action| match (action, target.modules.get(action.module())) {
                 (Action::Pull { .. }, _) => (0, 0),
                 (Action::Prepare { .. }, _) => (1, 0),
                 (Action::Create { module, .. }, _) if !observed.modules.contains_key(module) => (1, 0),
@@ -362,7 +362,7 @@ proptest! {
         prop_assert!(ranks.is_sorted(), "{plan}");
         let pulled: Vec<_> = plan.actions.iter().filter(|a| matches!(a, Action::Pull { .. })).collect();
         for action in pulled {
-            prop_assert_eq!(wanted.modules[action.module()].spec.image_pull_policy, ImagePullPolicy::OnCreate);
+            prop_assert_eq!(target.modules[action.module()].spec.image_pull_policy, ImagePullPolicy::OnCreate);
         }
     }
 }

@@ -225,8 +225,8 @@ fn a_key_that_nobody_knows_is_refused_only_where_the_policy_limits_anything() {
 
 /// What Go's decoder makes of two spellings, and so the engine, is what is checked.
 #[test]
-fn of_a_key_in_two_spellings_what_the_engine_makes_of_them_is_judged() {
-    let judged = |text: &str| {
+fn of_a_key_in_two_spellings_what_the_engine_makes_of_them_is_checked() {
+    let is_allowed = |text: &str| {
         let manifest = json!({"modulesContent": {"$edgeAgent": {"properties.desired": {
             "schemaVersion": "1.1", "modules": {"m": {"settings": {"image": "a:1", "createOptions": text}}}
         }}}});
@@ -245,7 +245,7 @@ fn of_a_key_in_two_spellings_what_the_engine_makes_of_them_is_judged() {
         (r#"{"HostConfig":{Privileged:'TRUE',}}"#, false),
         ("{\"HostConfig\":{\"Bind\u{17f}\":[\"/etc:/x\"]}}", false),
     ] {
-        assert_eq!(judged(text), is_permitted, "{text}");
+        assert_eq!(is_allowed(text), is_permitted, "{text}");
     }
 }
 

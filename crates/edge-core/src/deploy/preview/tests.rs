@@ -124,9 +124,9 @@ fn module() -> impl Strategy<Value = Value> {
 proptest! {
     /// The list of fields and the fingerprint, by which the gateway decides, must not drift apart.
     #[test]
-    fn a_container_is_replaced_exactly_if_a_field_that_forces_it_differs((was, wanted) in (module(), module())) {
+    fn a_container_is_replaced_exactly_if_a_field_that_forces_it_differs((was, target) in (module(), module())) {
         let former = desired(json!({"m": was}));
-        let preview = preview(&former, &running(&former), &desired(json!({"m": wanted})), 0);
+        let preview = preview(&former, &running(&former), &desired(json!({"m": target})), 0);
         let of = &preview[0];
         prop_assert_eq!(of.effect == Effect::Replace, of.fields.iter().any(|field| field.is_replacing));
         prop_assert_eq!(of.effect == Effect::Unchanged, of.fields.is_empty());

@@ -11,7 +11,7 @@ fn outcome() -> Outcome {
     Outcome { desired_version: 7, code: 200, description: String::new() }
 }
 
-fn wanted(extra: Value) -> Desired {
+fn desired_with(extra: Value) -> Desired {
     let mut module = json!({
         "env": {"TOKEN": {"value": "hunter2"}},
         "settings": {"image": "acme/m:1", "createOptions": "{\"Env\": [\"TOKEN=hunter2\"]}"},
@@ -59,7 +59,8 @@ fn report(desired: &Desired, observed: &Observed, restarts: &Restarts) -> Map<St
 
 #[test]
 fn a_module_that_is_not_there_is_shown_with_the_reason_and_the_next_try() {
-    let (desired, nothing, m) = (wanted(json!({})), Observed::default(), "m".parse::<ModuleId>().unwrap());
+    let (desired, nothing, m) =
+        (desired_with(json!({})), Observed::default(), "m".parse::<ModuleId>().unwrap());
     let mut restarts = Restarts::default();
     restarts.handle(NOW, Event::Failed(&m));
     let problems = BTreeMap::from([(m.clone(), "could not pull image acme/m:1: not found".to_owned())]);
@@ -95,7 +96,8 @@ fn a_module_that_is_not_there_is_shown_with_the_reason_and_the_next_try() {
 fn a_module_that_crashed_is_reported_in_iot_edges_words_without_secrets() {
     let mut restarts = Restarts::default();
     restarts.handle(NOW - 2000, Event::Restarted(&"m".parse().unwrap()));
-    let report = report(&wanted(json!({})), &seen(ContainerState::Exited { code: 3 }, false), &restarts);
+    let report =
+        report(&desired_with(json!({})), &seen(ContainerState::Exited { code: 3 }, false), &restarts);
     assert_eq!(
         Value::Object(report),
         json!({
@@ -137,7 +139,7 @@ fn each_state_of_a_container_has_its_runtime_status() {
     use ContainerState::*;
     let long_ago = Restarts::since_boot(NOW - WAIT_FIRST_MS * 100);
     let status = |extra: Value, observed: &Observed| {
-        let report = report(&wanted(extra), observed, &long_ago);
+        let report = report(&desired_with(extra), observed, &long_ago);
         report["modules"]["m"]["runtimeStatus"].as_str().unwrap().to_owned()
     };
     let failure = || json!({"restartPolicy": "on-failure"});
@@ -218,9 +220,9 @@ fn a_report_is_never_larger_than_central_takes_and_says_what_it_left_out() {
                 "{count} {text} {description}"
             );
             assert_eq!(report["lastDesiredVersion"], 7);
-            let told = report["modules"].as_object().unwrap();
-            assert!(told.len() == count || count > 500, "{} of {count}", told.len());
-            assert!(told.values().all(|module| module["runtimeStatus"] == "unknown"));
+            let reported = report["modules"].as_object().unwrap();
+            assert!(reported.len() == count || count > 500, "{} of {count}", reported.len());
+            assert!(reported.values().all(|module| module["runtimeStatus"] == "unknown"));
             let hub = edge_hub(&outcome);
             assert!(serde_json::to_vec(&hub).unwrap().len() <= REPORT_BYTES_MAX);
         }

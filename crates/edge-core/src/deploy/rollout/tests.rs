@@ -42,10 +42,10 @@ impl Gateway {
             "new": {"restartPolicy": "always", "settings": {"image": "acme/new:2"}},
             "old": {"restartPolicy": "always", "settings": {"image": "acme/old:1"}}
         }));
-        let seen = |(module, wanted): (&ModuleId, &DesiredModule)| {
+        let seen = |(module, target): (&ModuleId, &DesiredModule)| {
             let seen = ObservedModule {
                 container_id: module.to_string(),
-                fingerprint: wanted.fingerprint.clone(),
+                fingerprint: target.fingerprint.clone(),
                 state: ContainerState::Running,
                 started_at_ms: Some(SINCE),
                 ..ObservedModule::default()
@@ -267,9 +267,9 @@ fn a_job_that_ends_well_and_a_module_that_shall_not_run_are_well() {
         (json!({"status": "stopped", "settings": {"image": "acme/new:2"}}), true),
         (json!({"restartPolicy": "on-failure", "settings": {"image": "acme/new:2"}}), false),
     ] {
-        let wanted = desired(json!({ "new": module })).modules.remove(&id("new")).unwrap();
-        gateway.seen("new").fingerprint = wanted.fingerprint.clone();
-        gateway.desired.modules.insert(id("new"), wanted);
+        let target = desired(json!({ "new": module })).modules.remove(&id("new")).unwrap();
+        gateway.seen("new").fingerprint = target.fingerprint.clone();
+        gateway.desired.modules.insert(id("new"), target);
         exited(gateway.seen("new"), 0, NOW - 1);
         let verdict = gateway.evaluate_at(SINCE + WINDOW);
         assert_eq!(verdict == RolloutVerdict::Verified, stays, "{module}: {verdict:?}");

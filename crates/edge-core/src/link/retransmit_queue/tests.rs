@@ -86,7 +86,7 @@ fn line(count: u64) -> RetransmitQueue {
 }
 
 #[test]
-fn a_message_at_which_the_server_closes_is_blamed_after_four_connections_and_the_others_keep_their_order() {
+fn a_message_at_which_the_server_closes_is_at_fault_after_four_connections_and_the_others_keep_their_order() {
     let (mut line, mut server) = (line(5), Server::new(&[2], 0, true));
     while server.connection(&mut line, 100) {}
     assert_eq!((&server.taken[..], &server.guilty[..]), (&[1, 3, 4, 5][..], &[2][..]));
@@ -94,7 +94,7 @@ fn a_message_at_which_the_server_closes_is_blamed_after_four_connections_and_the
 }
 
 #[test]
-fn a_message_that_keeps_nobody_waiting_is_never_blamed() {
+fn a_message_that_keeps_nobody_waiting_is_never_at_fault() {
     let (mut line, mut server) = (line(1), Server::new(&[1], 0, true));
     assert!((0..100).all(|_| server.connection(&mut line, 100)));
     assert!(server.guilty.is_empty());
@@ -104,7 +104,7 @@ fn a_message_that_keeps_nobody_waiting_is_never_blamed() {
 }
 
 #[test]
-fn a_lost_line_blames_nobody_and_marks_what_may_have_arrived() {
+fn a_lost_line_faults_no_message_and_flags_what_may_have_arrived() {
     let mut line = line(2);
     for _ in 0..10 {
         let next = line.next_to_send().unwrap();
@@ -117,7 +117,7 @@ fn a_lost_line_blames_nobody_and_marks_what_may_have_arrived() {
 }
 
 #[test]
-fn a_refusal_blames_the_message_once_upstream_takes_a_later_one_or_says_that_it_is_the_message() {
+fn a_refusal_is_the_messages_fault_once_upstream_takes_a_later_one_or_says_so() {
     let send = |line: &mut RetransmitQueue, packet_id| {
         line.next_to_send().map(|next| line.sent(next.ticket, packet_id))
     };
@@ -137,7 +137,7 @@ fn a_refusal_blames_the_message_once_upstream_takes_a_later_one_or_says_that_it_
 }
 
 #[test]
-fn a_server_that_refuses_everything_blames_nobody_however_long_the_backlog() {
+fn a_server_that_refuses_everything_faults_no_message_however_long_the_backlog() {
     let mut line = line(10_000);
     let mut sent = Vec::new();
     for _ in 0..8 {
@@ -157,7 +157,7 @@ fn a_server_that_refuses_everything_blames_nobody_however_long_the_backlog() {
 
 proptest! {
     #[test]
-    fn restarts_of_the_server_blame_nobody_and_no_message_overtakes_one_of_its_sender(
+    fn restarts_of_the_server_fault_no_message_and_none_overtakes_one_of_its_sender(
         senders in proptest::collection::vec(0u64..4, 1..120),
         one_sender: bool,
         // Connections that end without an answer, before each of which some go well.
@@ -222,7 +222,7 @@ proptest! {
     }
 
     #[test]
-    fn poison_is_blamed_and_nothing_else_and_the_rest_arrives_once_in_order(
+    fn poison_alone_is_at_fault_and_the_rest_arrives_once_in_order(
         poison in proptest::collection::btree_set(1u64..60, 0..8),
         window in 1usize..50,
         answers: bool,

@@ -6,7 +6,7 @@ use crate::codec::packet::{Packet, Version};
 use crate::codec::read::Read;
 
 #[test]
-fn malformed_packets_of_3_1_1_are_told_from_incomplete_ones() {
+fn malformed_packets_of_3_1_1_differ_from_incomplete_ones() {
     for (bytes, why) in [
         (&b"\x00\x00"[..], "packet type 0"),
         (b"\xf0\x00", "packet type 15"),

@@ -62,8 +62,11 @@ async fn what_central_confirmed_and_lost_is_a_loss_and_another_central_or_a_refu
     assert_eq!(lost(&place, &stored(&place, other, &[(epoch, 1)])), 0, "another one owes nothing");
     log.confirm(4, None);
     assert_eq!(lost(&place, &stored(&place, other, &[])), 0, "the gateway was registered anew");
-    let gaps = log.gaps();
-    assert_eq!((gaps.len(), gaps[0].cause.name(), gaps[0].count), (1, "central-restored", 3));
+    let loss_records = log.loss_records();
+    assert_eq!(
+        (loss_records.len(), loss_records[0].cause.name(), loss_records[0].count),
+        (1, "central-restored", 3)
+    );
     place.close().await;
 }
 

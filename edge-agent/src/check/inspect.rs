@@ -7,20 +7,20 @@ use edge_core::clock::BUILT_SECS;
 use edge_core::health::facts::Probe;
 
 /// How long one look may take: a daemon or an engine that is busy answers within it.
-pub(super) const LOOK_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Inspects files, with an end: a network file system may never answer. The thread that waits for it is left alone.
 pub(super) async fn blocking<T: Send + 'static>(
-    look: impl FnOnce() -> Probe<T> + Send + 'static,
+    probe: impl FnOnce() -> Probe<T> + Send + 'static,
 ) -> Probe<T> {
-    within(LOOK_WITHIN, async {
-        tokio::task::spawn_blocking(look).await.unwrap_or_else(|error| Probe::Failed(error.to_string()))
+    within(PROBE_TIMEOUT, async {
+        tokio::task::spawn_blocking(probe).await.unwrap_or_else(|error| Probe::Failed(error.to_string()))
     })
     .await
 }
 
-pub(super) async fn within<T>(limit: Duration, look: impl Future<Output = Probe<T>>) -> Probe<T> {
-    tokio::time::timeout(limit, look)
+pub(super) async fn within<T>(limit: Duration, probe: impl Future<Output = Probe<T>>) -> Probe<T> {
+    tokio::time::timeout(limit, probe)
         .await
         .unwrap_or_else(|_| Probe::Failed(format!("no answer within {} s", limit.as_secs())))
 }

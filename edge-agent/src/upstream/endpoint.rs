@@ -18,7 +18,7 @@ use crate::upstream::status::LinkStatus;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How often files that cannot be used are read again; as often as a connection is tried.
-const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(5);
+const READ_FILES_EVERY: Duration = Duration::from_secs(5);
 
 /// What lies between TCP and MQTT, with the files that it names read.
 ///
@@ -59,7 +59,7 @@ pub async fn usable_transport(
             );
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK_AT_FILES_EVERY) => {}
+            () = tokio::time::sleep(READ_FILES_EVERY) => {}
             () = stop.cancelled() => return None,
         }
     }

@@ -20,12 +20,12 @@ const SET_ASIDE_MAX: usize = 4;
 impl Committer {
     /// Bytes that may be written now, at least `need`. First what has expired goes, here and in the other logs of the pool;
     /// then the oldest records of whoever matters least, unless the options forbid it.
-    pub(crate) fn make_room(&mut self, need: u64, now_ms: u64) -> Result<u64, AppendError> {
+    pub(crate) fn make_space(&mut self, need: u64, now_ms: u64) -> Result<u64, AppendError> {
         let options = self.shared.options.clone();
         let free = self.shared.storage.free_bytes().map_err(|e| self.failed("ask for free space", e))?;
         // A reader may still have a dropped file open, so the disk's own figure can come late.
         let mut dropped = 0;
-        let mut room_was = Headroom::Enough;
+        let mut headroom_was = Headroom::Enough;
         loop {
             let mut state = self.shared.state();
             let (total, segments, is_empty) =
@@ -38,18 +38,18 @@ impl Committer {
             let ahead = self.active.allocated.saturating_sub(self.active.len);
             let free = free.saturating_add(dropped).saturating_add(ahead);
             let on_disk = free.saturating_sub(options.keep_free_bytes);
-            let pooled = options.pool.as_ref().map_or(u64::MAX, Pool::room);
+            let pooled = options.pool.as_ref().map_or(u64::MAX, Pool::headroom);
             let own = options.bytes_max.saturating_sub(total);
-            let room = own.min(on_disk).min(pooled);
-            if room >= need {
-                self.note_room(room_was);
-                return Ok(room);
+            let headroom = own.min(on_disk).min(pooled);
+            if headroom >= need {
+                self.note_headroom(headroom_was);
+                return Ok(headroom);
             }
             // What follows takes time.
             self.answers.give_held();
             // In the order that docs/protocol.md promises: expired records of this log, of the others, what was set aside, then the
             // oldest records of the least important log.
-            if is_oldest_expired && let Some(bytes) = self.give_way(Cause::Expired, now_ms) {
+            if is_oldest_expired && let Some(bytes) = self.evict_oldest(Cause::Expired, now_ms) {
                 dropped += bytes;
                 continue;
             }
@@ -64,19 +64,19 @@ impl Committer {
                 continue;
             }
             let full = || AppendError::Full { dir: self.shared.storage.path().to_owned() };
-            let in_reach = match pool {
+            let evictable = match pool {
                 None => total,
-                Some(pool) => pool.in_reach(options.rank).max(total),
+                Some(pool) => pool.evictable(options.rank).max(total),
             };
             // If not even dropping everything would make space, other programs have filled the disk: nothing is dropped in vain.
-            let is_out_of_reach =
-                options.keep_free_bytes.saturating_add(need + SEGMENT_HEADER) > free.saturating_add(in_reach);
+            let cannot_fit = options.keep_free_bytes.saturating_add(need + SEGMENT_HEADER)
+                > free.saturating_add(evictable);
             // Where this log alone is at its limit, only its own records are dropped.
-            if let Some(pool) = pool.filter(|_| own >= need && !has_one_done && !is_out_of_reach) {
+            if let Some(pool) = pool.filter(|_| own >= need && !has_one_done && !cannot_fit) {
                 match pool.evict(self.shared.pool_number, options.rank, now_ms) {
                     Some(Given::Bytes(bytes)) => {
                         dropped += bytes;
-                        room_was = Headroom::Evicting;
+                        headroom_was = Headroom::Evicting;
                         continue;
                     }
                     // This log is the least important one itself.
@@ -84,7 +84,7 @@ impl Committer {
                     None => return Err(full()),
                 }
             }
-            let may_drop = has_one_done || (options.full == Full::DropOldest && !is_out_of_reach);
+            let may_drop = has_one_done || (options.full == Full::DropOldest && !cannot_fit);
             if !may_drop || (segments == 1 && is_empty) {
                 return Err(full());
             }
@@ -92,19 +92,20 @@ impl Committer {
                 self.roll(now_ms)?;
             }
             if !has_one_done {
-                room_was = Headroom::Evicting;
+                headroom_was = Headroom::Evicting;
             }
             dropped += self.drop_oldest(Cause::Evicted, now_ms);
         }
     }
 
     /// Tells when a log begins to refuse, and when it takes again.
-    pub(crate) fn note_room(&mut self, now: Headroom) {
-        if self.room == now {
+    pub(crate) fn note_headroom(&mut self, now: Headroom) {
+        if self.headroom == now {
             return;
         }
-        let (before, dir) = (std::mem::replace(&mut self.room, now), self.shared.storage.path().display());
-        self.shared.state().room = now;
+        let (before, dir) =
+            (std::mem::replace(&mut self.headroom, now), self.shared.storage.path().display());
+        self.shared.state().headroom = now;
         match now {
             Headroom::Refusing => tracing::warn!(%dir, "queue is full and refuses new messages"),
             _ if before == Headroom::Refusing => tracing::info!(%dir, "queue accepts messages again"),
@@ -113,7 +114,7 @@ impl Committer {
     }
 
     /// Takes the oldest segment; the bytes given back. `None` when there is nothing to take, or no disk for a new segment.
-    pub(crate) fn give_way(&mut self, cause: Cause, now_ms: u64) -> Option<u64> {
+    pub(crate) fn evict_oldest(&mut self, cause: Cause, now_ms: u64) -> Option<u64> {
         let mut state = self.shared.state();
         let (segments, is_empty) = (state.segments.len(), state.active().is_empty());
         drop(state);
@@ -136,7 +137,7 @@ impl Committer {
         loop {
             let state = self.shared.state();
             let newest =
-                state.segments.back().and_then(|active| active.marks.last()).map(|mark| mark.enqueued_ms);
+                state.segments.back().and_then(|active| active.index.last()).map(|entry| entry.enqueued_ms);
             let oldest_end = state.segments.get(1).map(|next| next.created_ms);
             let may_have_arrived = state.may_oldest_have_arrived();
             drop(state);

@@ -1,12 +1,78 @@
-//! One name is one public type of a crate, and a documentation comment says what the name does not.
+//! One name is one public type of a crate, a documentation comment says what the name does not, and no name has a word that the
+//! glossary replaced.
 
 #![allow(clippy::unwrap_used)]
 
 mod sources;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use sources::{CRATES, product_files};
+
+/// Words that the glossary replaced. Not among them: those that are terms elsewhere, such as the words of a grammar or the rounds of
+/// a measurement.
+const REPLACED: [&str; 57] = [
+    "asked",
+    "asking",
+    "asks",
+    "blame",
+    "blamed",
+    "blames",
+    "boxes",
+    "carrier",
+    "carriers",
+    "deployer",
+    "door",
+    "doors",
+    "gap",
+    "gaps",
+    "hand",
+    "handed",
+    "hands",
+    "house",
+    "houses",
+    "judge",
+    "judged",
+    "judgement",
+    "judges",
+    "judging",
+    "lane",
+    "lanes",
+    "look",
+    "looked",
+    "looks",
+    "mail",
+    "mailbox",
+    "mailboxes",
+    "mails",
+    "manner",
+    "mark",
+    "marked",
+    "marks",
+    "news",
+    "postman",
+    "room",
+    "rooms",
+    "standing",
+    "stands",
+    "stood",
+    "swallow",
+    "swallowed",
+    "swallows",
+    "tell",
+    "telling",
+    "tells",
+    "told",
+    "untold",
+    "wanted",
+    "way",
+    "ways",
+    "wish",
+    "wishes",
+];
+/// Names that have one and keep it: Unicode's, tokio's, and events that are missing in a sequence.
+const KEPT: [&str; 3] = ["byte_order_mark", "mark_unchanged", "has_gap"];
 
 /// The name of the item that a line declares.
 fn item(line: &str) -> Option<&str> {
@@ -91,6 +157,82 @@ fn no_comment_of_three_words_repeats_the_name() {
     assert!(wrong.is_empty(), "say what the name does not, or nothing:\n{}", wrong.join("\n"));
 }
 
+/// The names in a source, without comments and texts.
+fn names(source: &str) -> BTreeSet<&str> {
+    let mut found = BTreeSet::new();
+    let mut rest = source;
+    while let Some(c) = rest.chars().next() {
+        let length = match c {
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            // A character, which may be a quote; a lifetime has no closing quote that near.
+            '\'' => match rest[1..].char_indices().nth(if rest[1..].starts_with('\\') { 2 } else { 1 }) {
+                Some((at, '\'')) => at + 2,
+                _ => 1,
+            },
+            'r' if rest.starts_with("r#\"") => rest.find("\"#").map_or(rest.len(), |end| end + 2),
+            '"' => {
+                let mut is_escaped = false;
+                let end = rest[1..].find(|c| {
+                    let ends = c == '"' && !is_escaped;
+                    is_escaped = c == '\\' && !is_escaped;
+                    ends
+                });
+                end.map_or(rest.len(), |end| end + 2)
+            }
+            c if c.is_alphanumeric() || c == '_' => {
+                let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+                found.insert(&rest[..end]);
+                end
+            }
+            c => c.len_utf8(),
+        };
+        rest = &rest[length..];
+    }
+    found
+}
+
+/// The words of a name that the glossary replaced.
+fn replaced(name: &str) -> Vec<String> {
+    let is_constant = name.chars().all(|c| !c.is_lowercase());
+    let mut spaced = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !is_constant {
+            spaced.push('_');
+        }
+        spaced.push(c.to_ascii_lowercase());
+    }
+    for kept in KEPT {
+        spaced = spaced.replace(kept, "");
+    }
+    spaced.split('_').filter(|word| REPLACED.contains(word)).map(str::to_owned).collect()
+}
+
+#[test]
+fn no_name_has_a_word_that_the_glossary_replaced() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut files = Vec::new();
+    for name in CRATES.iter().chain(&["tests", "fuzz"]) {
+        for folder in ["src", "tests", "examples", "benches", "fuzz_targets"] {
+            let folder = root.join(name).join(folder);
+            if folder.exists() {
+                sources::sources(&folder, &mut files);
+            }
+        }
+    }
+    let mut wrong = BTreeSet::new();
+    for file in &files {
+        let path = file.strip_prefix(&root).unwrap().display();
+        let stem = file.file_stem().unwrap().to_string_lossy();
+        let source = std::fs::read_to_string(file).unwrap();
+        for name in names(&source).into_iter().chain([&*stem]) {
+            wrong.extend(replaced(name).iter().map(|word| format!("{path}: `{name}`: {word}")));
+        }
+    }
+    assert!(files.len() > 500, "only {} files were found", files.len());
+    let all: Vec<_> = wrong.iter().map(String::as_str).collect();
+    assert!(all.is_empty(), "{} names. Write the term of the field:\n{}", all.len(), all.join("\n"));
+}
+
 #[test]
 fn names_and_comments_are_read() {
     assert_eq!(public_type("    pub struct Next<'a> {"), Some("Next"));
@@ -99,4 +241,10 @@ fn names_and_comments_are_read() {
     assert_eq!(item("device_id: DeviceId,"), Some("device_id"));
     assert!(repeats(" Its id.", "device_id") && repeats(" Calls a method.", "method_call"));
     assert!(!repeats(" Milliseconds.", "timeout") && !repeats(" `[limits]`", "Limits"));
+    let source = "fn a<'told>(b: &'told str) { c('\\'', \"door \\\" door\", r#\"lane\"#) } // wish";
+    assert_eq!(names(source), BTreeSet::from(["a", "b", "c", "fn", "str", "told"]));
+    assert_eq!(replaced("ToldDevices"), ["told"]);
+    assert_eq!(replaced("GAP_BYTES"), ["gap"]);
+    assert!(replaced("has_gap").is_empty() && replaced("BYTE_ORDER_MARK").is_empty());
+    assert!(replaced("toldness").is_empty() && replaced("roommate").is_empty());
 }

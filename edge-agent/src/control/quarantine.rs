@@ -47,10 +47,12 @@ pub(super) async fn list(
     Query(page): Query<Page>,
 ) -> Result<Json<QuarantinePage>, Failure> {
     let limit = page.limit.unwrap_or(LIMIT).clamp(1, LIMIT_MAX);
+    // Before they are read: a message that comes between would be counted in a page that does not have it.
+    let count = control.quarantine.stats().records;
     let entries = control.quarantine.list(page.after.unwrap_or(0), limit).await?;
     Ok(Json(QuarantinePage {
         messages: entries.iter().map(about).collect(),
-        count: control.quarantine.stats().records,
+        count: count.max(entries.len() as u64),
         next_after: entries.last().filter(|_| entries.len() == limit).map(|entry| entry.number),
     }))
 }

@@ -32,7 +32,6 @@ pub mod mqtt_service;
 mod new_device;
 pub mod page;
 pub mod people;
-pub mod redact;
 pub mod redelivery;
 pub mod registry;
 pub mod series;

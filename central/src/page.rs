@@ -195,7 +195,7 @@ fn put(html: &mut String, row: &Row, connections: &Connections, rest: &str) {
 
 /// Text as it may stand in HTML, in an attribute's quotes too, without its secrets: the page is the same for every role.
 fn escape(text: &str) -> String {
-    let text = crate::redact::text(text);
+    let text = edge_core::redact::text(text);
     text.chars().fold(String::with_capacity(text.len()), |mut escaped, character| {
         match character {
             '&' => escaped.push_str("&amp;"),

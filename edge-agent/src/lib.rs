@@ -14,6 +14,7 @@ pub mod commands;
 pub mod config;
 pub mod control;
 pub mod deployment;
+pub mod diagnostics;
 pub mod gateway_service;
 pub mod messages;
 pub mod metrics;

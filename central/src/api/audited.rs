@@ -18,8 +18,8 @@ use crate::audit::entry::{ActorKind, ChangeOutcome, Entry, EntryKind};
 use crate::audit::log::Audit;
 use crate::clock::now_ms;
 use crate::people::caller::{Caller, Who};
-use crate::redact::{self, Named};
 use crate::token::Role;
+use edge_core::redact::{self, Named};
 
 /// What a read of a document names; all versions show the same of it.
 const VERSION: &str = "api-version=2022-10-31-preview";

@@ -30,9 +30,9 @@ use crate::live::ring::{Batch, Event};
 use crate::live::shares::Subscriber;
 use crate::live::{LiveFeed, Subscription};
 use crate::people::caller::Caller;
-use crate::redact::{self, Named};
 use crate::services::Services;
 use crate::token::Role;
+use edge_core::redact::{self, Named};
 
 /// Devices of one stream.
 const DEVICES_MAX: usize = 100;

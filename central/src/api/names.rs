@@ -14,11 +14,11 @@ use super::extract::{OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
 use crate::error::{ServiceError, no_device};
 use crate::people::caller::Caller;
-use crate::redact::names::is_secret_name;
 use crate::store::Store;
 use crate::store::devices;
 use crate::store::last_values::{self, NamedValue};
 use crate::token::Role;
+use edge_core::redact::names::is_secret_name;
 
 /// Whose names.
 #[derive(Deserialize, IntoParams)]

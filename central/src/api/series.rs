@@ -13,13 +13,13 @@ use super::query::QueryPairs;
 use crate::clock::now_ms;
 use crate::error::{ServiceError, no_device};
 use crate::people::caller::Caller;
-use crate::redact::names::is_secret_name;
 use crate::series::bucket::{Bucket, step_ms};
 use crate::store::Store;
 use crate::store::devices;
 use crate::store::losses::{self, StoredLoss};
 use crate::store::series_reading::{self, SeriesQuery};
 use crate::token::Role;
+use edge_core::redact::names::is_secret_name;
 
 /// Names of one request.
 const NAMES_MAX: usize = 20;

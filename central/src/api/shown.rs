@@ -5,8 +5,8 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 
 use super::error::ApiError;
-use crate::redact::{self, Named};
 use crate::token::Role;
+use edge_core::redact::{self, Named};
 
 /// An answer to a request for `path`, as a caller of this role may see it. Operators see all of it, because they write manifests
 /// and read keys anyway.

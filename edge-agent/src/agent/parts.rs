@@ -8,7 +8,7 @@ use edge_core::link::pace;
 use edge_hub::clients::Clients;
 use edge_hub::cloud_message_dispatcher::CloudMessageDispatcher;
 use schemas::names::{Identity, ModuleId};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use super::certificates::Certificates;
 use crate::access::authorizer::Authorizer;
@@ -26,8 +26,11 @@ use crate::commands::daemon::DaemonMethods;
 use crate::config::{Config, Kind, Upstream};
 use crate::deployment::artifacts::Artifacts;
 use crate::deployment::deployments::{DeployPolicy, Deployments, Outputs};
+use crate::deployment::docker::Engine;
 use crate::deployment::docker::host_policy::HostPolicy;
 use crate::deployment::restart_requests::{RestartRequest, RestartRequests};
+use crate::deployment::status::ReconcilerStatus;
+use crate::diagnostics::log_reader::LogReader;
 use crate::messages::quarantine::Quarantine;
 use crate::messages::queues::Queues;
 use crate::messages::queues::limits::Limits;
@@ -55,6 +58,8 @@ pub(super) struct Parts {
     pub(super) commands: Commands,
     /// To restart modules by hand.
     pub(super) restarts: RestartRequests,
+    /// What the reconciler sees and does, which it writes.
+    pub(super) reconciler_status: watch::Sender<ReconcilerStatus>,
     /// The reconciler's end of `restarts`.
     pub(super) restart_requests: Arc<Mutex<mpsc::Receiver<RestartRequest>>>,
     pub(super) cloud_messages: CloudMessageStore,
@@ -76,7 +81,16 @@ impl Parts {
         let twins = Twins::load(state.clone())?;
         let devices = Devices::load(state.clone())?;
         let (restarts, restart_requests) = RestartRequests::channel();
-        let daemon = DaemonMethods::new(restarts.clone());
+        let hub_name = config.upstream.as_ref().and_then(Upstream::hub_name);
+        let hub_name = hub_name.unwrap_or(config.hostname.as_str()).to_owned();
+        let (reconciler_status, reconciler) = watch::channel(ReconcilerStatus::default());
+        let logs = LogReader {
+            engine: Engine::new(config.docker.socket.clone()),
+            reconciler,
+            hub_name: hub_name.as_str().into(),
+            gateway: config.device_id.clone(),
+        };
+        let daemon = DaemonMethods::new(restarts.clone(), logs);
         let commands = Commands::load(state.clone(), clients.clone(), config.device_id.clone(), daemon)?;
         let cloud_messages = CloudMessageStore::load(state.clone())?;
         let enrolments = Enrolments::new(config.hostname.clone(), devices.clone());
@@ -106,8 +120,6 @@ impl Parts {
             .with_numbers(config.device_id.clone(), removals.modules().numbers().clone());
         let limits = config.upstream.as_ref().map(|upstream| upstream.budget).unwrap_or_default();
         let meter = Meter::load(state.clone(), limits)?;
-        let hub_name = config.upstream.as_ref().and_then(Upstream::hub_name);
-        let hub_name = hub_name.unwrap_or(config.hostname.as_str()).to_owned();
         let hosts = vec![hub_name.clone(), config.hostname.clone(), "localhost".to_owned()];
         let certificates = Certificates::load(&config)?;
         let authorizer = Authorizer {
@@ -134,6 +146,7 @@ impl Parts {
             twins,
             commands,
             restarts,
+            reconciler_status,
             restart_requests: Arc::new(Mutex::new(restart_requests)),
             cloud_messages,
             dispatcher,

@@ -84,7 +84,8 @@ pub(super) fn start_reconciler(
     stop: &CancellationToken,
 ) -> watch::Receiver<ReconcilerStatus> {
     let (config, module_keys) = (&parts.config, &parts.authorizer.module_keys);
-    let (status, seen) = watch::channel(ReconcilerStatus::default());
+    let status = parts.reconciler_status.clone();
+    let seen = status.subscribe();
     let reporter = Reporter {
         gateway: config.device_id.clone(),
         host: host(),

@@ -1,53 +1,59 @@
 //! The direct methods of the daemon itself, `$edgeAgent`. Source: IoT Edge, built-in direct methods of edgeAgent: names are
 //! compared without case, 400 for a wrong payload or an unknown method, 500 for one that failed, `{"message": …}` with each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use edge_core::daemon_method;
 use edge_core::error_chain::chain;
+use edge_core::module_logs::request::{Encoding, LogsRequest};
 use schemas::method::{MethodRequest, MethodResponse};
 use schemas::names::ModuleId;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
+use crate::clock::now_ms;
+use crate::deployment::docker::DockerError;
 use crate::deployment::restart_requests::RestartRequests;
+use crate::diagnostics::log_reader::LogReader;
+
+/// The methods, as the gateway's answer to others names them.
+const METHODS: &str = "`ping`, `RestartModule` and `GetModuleLogs`";
+/// Bytes of logs in one answer. Source: IoT Edge, which refuses more; a direct method's answer has at most 128 KB.
+const LOGS_BYTES_MAX: usize = 127_000;
+/// Calls that read logs at once: each asks the engine. Others wait for their turn as long as they may take.
+const LOG_CALLS_MAX: usize = 4;
 
 /// What the methods act on.
 #[derive(Debug, Clone)]
 pub struct DaemonMethods {
     restarts: RestartRequests,
+    logs: LogReader,
+    log_calls: Arc<Semaphore>,
 }
 
-/// The payload of `RestartModule`. Another minor version than 1.0 is read as 1.0.
+/// The payload of `RestartModule`.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
 struct RestartModule {
-    schema_version: String,
     id: ModuleId,
 }
 
-/// Why a payload is wrong.
+/// Why there are no logs.
 #[derive(Debug, thiserror::Error)]
-enum PayloadError {
-    #[error("the payload cannot be read; it has this form: {form}")]
-    Unreadable {
-        form: &'static str,
+enum LogsError {
+    #[error(
+        "items: the logs have more than {LOGS_BYTES_MAX} bytes; ask for fewer with tail or since, or use UploadModuleLogs"
+    )]
+    TooLarge,
+    #[error("reading the log of module `{module}`")]
+    Engine {
+        module: ModuleId,
         #[source]
-        source: serde_json::Error,
+        source: DockerError,
     },
-    #[error("schemaVersion: found {found:?}; this gateway knows 1.0")]
-    Version { found: String },
-}
-
-impl RestartModule {
-    fn read(payload: &Value) -> Result<Self, PayloadError> {
-        let form = r#"{"schemaVersion": "1.0", "id": "MODULE"}"#;
-        let read: Self =
-            Self::deserialize(payload).map_err(|source| PayloadError::Unreadable { form, source })?;
-        if read.schema_version.split('.').next() != Some("1") {
-            return Err(PayloadError::Version { found: read.schema_version });
-        }
-        Ok(read)
-    }
 }
 
 fn failure(status: i64, message: impl ToString) -> MethodResponse {
@@ -55,8 +61,8 @@ fn failure(status: i64, message: impl ToString) -> MethodResponse {
 }
 
 impl DaemonMethods {
-    pub fn new(restarts: RestartRequests) -> Self {
-        Self { restarts }
+    pub fn new(restarts: RestartRequests, logs: LogReader) -> Self {
+        Self { restarts, logs, log_calls: Arc::new(Semaphore::new(LOG_CALLS_MAX)) }
     }
 
     /// Calls one. Every call has an answer.
@@ -64,15 +70,17 @@ impl DaemonMethods {
         match request.method_name.to_ascii_lowercase().as_str() {
             "ping" => MethodResponse { status: 200, payload: Value::Null },
             "restartmodule" => self.restart(request).await,
+            "getmodulelogs" => self.get_logs(request).await,
             _ => {
                 let name = &request.method_name;
-                failure(400, format!("method `{name}`: the gateway knows `ping` and `RestartModule`"))
+                failure(400, format!("method `{name}`: the gateway knows {METHODS}"))
             }
         }
     }
 
     async fn restart(&self, request: &MethodRequest) -> MethodResponse {
-        let module = match RestartModule::read(&request.payload) {
+        let form = r#"{"schemaVersion": "1.0", "id": "MODULE"}"#;
+        let module = match daemon_method::read::<RestartModule>(&request.payload, form) {
             Ok(read) => read.id,
             Err(error) => return failure(400, chain(&error)),
         };
@@ -83,12 +91,59 @@ impl DaemonMethods {
             Err(_) => failure(504, format!("module `{module}` is being restarted, but did not stop in time")),
         }
     }
+
+    async fn get_logs(&self, request: &MethodRequest) -> MethodResponse {
+        let logs = match LogsRequest::read(&request.payload, now_ms()) {
+            Ok(logs) => logs,
+            Err(error) => return failure(400, chain(&error)),
+        };
+        let within = Duration::from_secs(request.response_timeout_in_seconds);
+        let collecting = async {
+            let _turn = self.log_calls.acquire().await.expect("it is never closed");
+            self.collect(&logs).await
+        };
+        match tokio::time::timeout(within, collecting).await {
+            Ok(Ok(logs)) => MethodResponse { status: 200, payload: logs.into() },
+            Ok(Err(error @ LogsError::TooLarge)) => failure(400, error),
+            Ok(Err(error @ LogsError::Engine { .. })) => failure(500, chain(&error)),
+            Err(_) => failure(504, "the logs could not be read in time"),
+        }
+    }
+
+    /// Reads the logs of all modules that a request names.
+    async fn collect(&self, request: &LogsRequest) -> Result<Vec<Value>, LogsError> {
+        let (mut found, mut total) = (Vec::new(), 0);
+        for desired in self.logs.desired(request) {
+            let module = desired.module.clone();
+            let engine = |source| LogsError::Engine { module: module.clone(), source };
+            let mut parts =
+                self.logs.open(desired, request.content, request.encoding).await.map_err(engine)?;
+            let mut text = Vec::new();
+            while let Some(part) = parts.next().await.map_err(engine)? {
+                total += part.len();
+                if total > LOGS_BYTES_MAX {
+                    return Err(LogsError::TooLarge);
+                }
+                text.extend(part);
+            }
+            found.push(match request.encoding {
+                Encoding::None => json!({"id": module, "payload": String::from_utf8_lossy(&text)}),
+                Encoding::Gzip => json!({"id": module, "payloadBytes": STANDARD.encode(&text)}),
+            });
+        }
+        Ok(found)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::deployment::restart_requests::RestartError;
+
+    /// At a gateway without containers.
+    fn methods(restarts: RestartRequests) -> DaemonMethods {
+        DaemonMethods::new(restarts, LogReader::without_containers())
+    }
 
     fn request(method: &str, payload: Value) -> MethodRequest {
         MethodRequest {
@@ -102,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn a_module_is_restarted_by_the_method_of_iot_edge_and_a_refusal_is_reported() {
         let (restarts, mut requests) = RestartRequests::channel();
-        let methods = DaemonMethods::new(restarts);
+        let methods = methods(restarts);
         let reconciler = tokio::spawn(async move {
             while let Some(request) = requests.recv().await {
                 let is_known = request.module.as_str() == "filter";
@@ -124,18 +179,28 @@ mod tests {
     #[tokio::test]
     async fn a_wrong_payload_and_an_unknown_method_are_refused_by_name() {
         let (restarts, requests) = RestartRequests::channel();
-        let methods = DaemonMethods::new(restarts);
+        let methods = methods(restarts);
         for (method, payload, expected) in [
             ("RestartModule", Value::Null, "invalid type: null"),
             ("RestartModule", json!({"schemaVersion": "1.0"}), "missing field `id`"),
             ("RestartModule", json!({"schemaVersion": "2.0", "id": "a"}), "schemaVersion: found \"2.0\""),
-            ("Reboot", Value::Null, "method `Reboot`: the gateway knows `ping` and `RestartModule`"),
+            (
+                "GetModuleLogs",
+                json!({"schemaVersion": "1.0", "items": {"id": "["}}),
+                "items.0.id: found \"[\"",
+            ),
+            ("Reboot", Value::Null, "method `Reboot`: the gateway knows `ping`, `RestartModule`"),
         ] {
             let answer = methods.call(&request(method, payload)).await;
             let message = answer.payload["message"].as_str().unwrap().to_owned();
             assert!(answer.status == 400 && message.contains(expected), "{message}");
         }
         assert_eq!(methods.call(&request("PING", json!({"any": 1}))).await.status, 200);
+        let all = json!({"schemaVersion": "1.0", "items": [{"id": "all"}]});
+        assert_eq!(
+            methods.call(&request("getmodulelogs", all)).await,
+            MethodResponse { status: 200, payload: json!([]) }
+        );
         drop(requests);
         let stopped =
             methods.call(&request("RestartModule", json!({"schemaVersion": "1.0", "id": "a"}))).await;

@@ -1,6 +1,7 @@
 //! What a module's container has written to its standard output and standard error.
 
 use bollard::Docker;
+use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptions;
 use futures_util::{Stream, StreamExt as _};
 use hyper::body::Bytes;
@@ -28,6 +29,15 @@ pub fn logs(
     container: &str,
     range: &LogRange,
 ) -> impl Stream<Item = Result<Bytes, DockerError>> + Send + use<> {
+    outputs(docker, container, range).map(|part| part.map(LogOutput::into_bytes))
+}
+
+/// As [`logs`], with the stream on which each part was written.
+pub fn outputs(
+    docker: &Docker,
+    container: &str,
+    range: &LogRange,
+) -> impl Stream<Item = Result<LogOutput, DockerError>> + Send + use<> {
     let seconds =
         |at_ms: Option<u64>| at_ms.map_or(0, |at_ms| i32::try_from(at_ms / 1000).unwrap_or(i32::MAX));
     let options = LogsOptions {
@@ -40,8 +50,7 @@ pub fn logs(
         tail: range.tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string()),
     };
     let doing = format!("read the log of container {}", container.get(..12).unwrap_or(container));
-    docker.logs(container, Some(options)).map(move |part| match part {
-        Ok(part) => Ok(part.into_bytes()),
-        Err(source) => Err(DockerError::Said { doing: doing.clone(), source }),
-    })
+    docker
+        .logs(container, Some(options))
+        .map(move |part| part.map_err(|source| DockerError::Said { doing: doing.clone(), source }))
 }

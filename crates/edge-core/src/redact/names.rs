@@ -83,8 +83,8 @@ const HARMLESS_STEMS: &[&str] = &[
 const PUBLIC_NAMES: &[&str] = &["skiptoken"];
 
 /// Returns true if a field of this name holds a secret.
-pub(crate) fn is_secret_name(name: &str) -> bool {
-    let plain = plain_form(name);
+pub fn is_secret_name(name: &str) -> bool {
+    let plain = letters(name);
     if PUBLIC_NAMES.contains(&plain.as_str()) {
         return false;
     }
@@ -107,7 +107,7 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
 }
 
 /// A name without separators and case.
-pub(super) fn plain_form(name: &str) -> String {
+pub(super) fn letters(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 

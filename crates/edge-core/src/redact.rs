@@ -14,7 +14,7 @@
 //! | base64, of either alphabet, of a text in which something would be hidden | what it stands for |
 
 mod forms;
-pub(crate) mod names;
+pub mod names;
 mod spans;
 mod tokens;
 
@@ -28,7 +28,7 @@ use schemas::redaction::REDACTED;
 use serde_json::Value;
 
 use forms::hide_forms;
-use names::{is_secret_name, plain_form};
+use names::{is_secret_name, letters};
 use spans::{Kind, Spans};
 
 /// JSON in a text in JSON in a text and so on is read this deep; a text beyond is hidden whole.
@@ -98,7 +98,7 @@ impl Place {
     }
 
     fn under_segment(self, name: &str) -> Self {
-        let plain = plain_form(name);
+        let plain = letters(name);
         match self {
             Self::Secret => Self::Secret,
             Self::Registries if plain == "address" => Self::Plain,
@@ -409,7 +409,7 @@ fn option_parts(spans: &Spans<'_>, object: &Range<usize>) -> Vec<(usize, String)
         at = member.value.end;
         let Some(name) = spans.text(&member.name) else { continue };
         let (path, last) = name.rsplit_once('.').unwrap_or(("", &name));
-        let last = plain_form(last);
+        let last = letters(last);
         if is_create_options(&last) {
             parts.push((path.to_owned(), last, member.value));
         }

@@ -1,0 +1,6 @@
+//! Logs of modules as IoT Edge's `GetModuleLogs` and `UploadModuleLogs` give them: which part is wanted ([`request`]), lines out of
+//! what the engine sends ([`lines`]), and one line as text or JSON ([`record`]).
+
+pub mod lines;
+pub mod record;
+pub mod request;

@@ -8,7 +8,7 @@ mod sources;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use sources::{CRATES, product_files};
+use sources::{CRATES, product_files, tokens};
 
 /// Files outside docs/ that a newcomer reads. CHANGELOG.md is history: it names files and terms of its time.
 const PAGES: [&str; 4] = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "manifests/README.md"];
@@ -244,34 +244,16 @@ fn no_page_uses_a_word_that_the_glossary_replaced() {
 /// The string literals of a source that are prose, each with its line: two words at least.
 fn texts(source: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    let (mut line, mut rest) = (1, source);
-    while let Some(c) = rest.chars().next() {
-        let length = match c {
-            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
-            // A character, which may be a quote; a lifetime has no closing quote that near.
-            '\'' => match rest[1..].char_indices().nth(if rest[1..].starts_with('\\') { 2 } else { 1 }) {
-                Some((at, '\'')) => at + 2,
-                _ => 1,
-            },
-            'r' if rest.starts_with("r#\"") => rest.find("\"#").map_or(rest.len(), |end| end + 2),
-            '"' => {
-                let mut is_escaped = false;
-                let end = rest[1..].find(|c| {
-                    let ends = c == '"' && !is_escaped;
-                    is_escaped = c == '\\' && !is_escaped;
-                    ends
-                });
-                end.map_or(rest.len(), |end| end + 2)
-            }
-            _ => c.len_utf8(),
-        };
-        let token = &rest[..length];
-        if length > 2 && (token.starts_with('"') || token.starts_with("r#")) && token.trim().contains(' ') {
+    let mut line = 1;
+    for token in tokens(source) {
+        if token.len() > 2
+            && (token.starts_with('"') || token.starts_with("r#"))
+            && token.trim().contains(' ')
+        {
             let text = token.split('`').step_by(2).collect::<Vec<_>>().join(" ` ");
             found.push((line, text.replace("\\\n", " ").to_lowercase()));
         }
         line += token.matches('\n').count();
-        rest = &rest[length..];
     }
     found
 }

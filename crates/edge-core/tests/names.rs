@@ -8,7 +8,7 @@ mod sources;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use sources::{CRATES, product_files};
+use sources::{CRATES, is_of_name, product_files, tokens};
 
 /// Words that the glossary replaced. Not among them: those that are terms elsewhere, such as the words of a grammar or the rounds of
 /// a measurement.
@@ -159,36 +159,7 @@ fn no_comment_of_three_words_repeats_the_name() {
 
 /// The names in a source, without comments and texts.
 fn names(source: &str) -> BTreeSet<&str> {
-    let mut found = BTreeSet::new();
-    let mut rest = source;
-    while let Some(c) = rest.chars().next() {
-        let length = match c {
-            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
-            // A character, which may be a quote; a lifetime has no closing quote that near.
-            '\'' => match rest[1..].char_indices().nth(if rest[1..].starts_with('\\') { 2 } else { 1 }) {
-                Some((at, '\'')) => at + 2,
-                _ => 1,
-            },
-            'r' if rest.starts_with("r#\"") => rest.find("\"#").map_or(rest.len(), |end| end + 2),
-            '"' => {
-                let mut is_escaped = false;
-                let end = rest[1..].find(|c| {
-                    let ends = c == '"' && !is_escaped;
-                    is_escaped = c == '\\' && !is_escaped;
-                    ends
-                });
-                end.map_or(rest.len(), |end| end + 2)
-            }
-            c if c.is_alphanumeric() || c == '_' => {
-                let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-                found.insert(&rest[..end]);
-                end
-            }
-            c => c.len_utf8(),
-        };
-        rest = &rest[length..];
-    }
-    found
+    tokens(source).filter(|token| !token.starts_with("r#\"") && token.starts_with(is_of_name)).collect()
 }
 
 /// The words of a name that the glossary replaced.

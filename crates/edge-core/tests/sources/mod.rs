@@ -26,6 +26,46 @@ pub(crate) fn root(of: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(of).join("src")
 }
 
+/// The pieces of a source: a comment, a character, a text, a name or number, or one character of anything else. Together they are the
+/// whole source.
+pub(crate) fn tokens(source: &str) -> impl Iterator<Item = &str> {
+    let mut rest = source;
+    std::iter::from_fn(move || {
+        let length = token_length(rest, rest.chars().next()?);
+        let (token, after) = rest.split_at(length);
+        rest = after;
+        Some(token)
+    })
+}
+
+fn token_length(rest: &str, first: char) -> usize {
+    match first {
+        '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+        // A character, which may be a quote; a lifetime has no closing quote that near.
+        '\'' => match rest[1..].char_indices().nth(if rest[1..].starts_with('\\') { 2 } else { 1 }) {
+            Some((at, '\'')) => at + 2,
+            _ => 1,
+        },
+        'r' if rest.starts_with("r#\"") => rest.find("\"#").map_or(rest.len(), |end| end + 2),
+        '"' => {
+            let mut is_escaped = false;
+            let end = rest[1..].find(|c| {
+                let ends = c == '"' && !is_escaped;
+                is_escaped = c == '\\' && !is_escaped;
+                ends
+            });
+            end.map_or(rest.len(), |end| end + 2)
+        }
+        c if is_of_name(c) => rest.find(|c| !is_of_name(c)).unwrap_or(rest.len()),
+        c => c.len_utf8(),
+    }
+}
+
+/// Whether a character is one of names and numbers.
+pub(crate) fn is_of_name(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
 /// Adds every Rust file of a folder and of those below it.
 pub(crate) fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir).unwrap() {

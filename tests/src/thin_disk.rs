@@ -86,6 +86,19 @@ impl ThinDisk {
         Ok(())
     }
 
+    /// Returns true if ext4 has turned read-only, as it does when one of its own new tables could not be written: until it is mounted anew
+    /// nothing works on it.
+    ///
+    /// # Errors
+    /// When the mounts cannot be read.
+    pub fn is_read_only(&self) -> Result<bool> {
+        let (mounts, path) = (fs::read_to_string("/proc/self/mounts")?, self.path());
+        let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let mount = fields.find(|fields| fields.get(1).is_some_and(|at| Path::new(at) == path));
+        let options = mount.and_then(|fields| fields.get(3).copied()).context("it is mounted")?;
+        Ok(options.split(',').any(|option| option == "ro"))
+    }
+
     /// Gives the storage back.
     ///
     /// # Errors

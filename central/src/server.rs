@@ -354,8 +354,9 @@ impl Started {
     }
 }
 
-/// Opens the store and checks it.
+/// Opens the store, whose lock is held, and checks it.
 async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    store::forget_cached(&config.data_dir)?;
     let store = store::open_with(&config.data_dir, config.keep.limits(), config.keep.quotas())?;
     let path = config.data_dir.join(store::FILE);
     let check = move || integrity::check(&path, Depth::AtStart, CHECK_WITHIN);

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use central::config::Config;
-use central::store::{self, StoreError};
+use central::store::{self, LOCK_FILE, StoreError};
 use clap::Args;
+use edge_hub::data_lock::DataLock;
 
 #[derive(Args)]
 pub(crate) struct DataArgs {
@@ -73,6 +74,10 @@ where
     T: Send + 'static,
     E: std::error::Error + From<StoreError> + Send + Sync + 'static,
 {
+    // A central that serves has done it.
+    if let Ok(_alone) = DataLock::acquire(&config.data_dir, LOCK_FILE, "central") {
+        store::forget_cached(&config.data_dir)?;
+    }
     // The store checks its file at intervals.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
     let runtime = runtime.context("starting the async runtime")?;

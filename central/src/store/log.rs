@@ -22,6 +22,7 @@ use rusqlite::{Connection, ErrorCode};
 
 use super::error::StoreError;
 use super::limits::LOCKED_TRY;
+use super::paths::FILE;
 
 /// Pages (4 KB) in the log before they are moved into the file: what a busy site writes again and again, the ends of its
 /// indexes, is moved once in so many commits and not after each. What is in the log alone, one flipped bit takes back; so
@@ -71,7 +72,7 @@ impl WriteAheadLog {
             count.store(pages, Ordering::Relaxed);
             Ok(())
         }))?;
-        Ok(Self { path: of_store(store), pages, is_ahead: true, is_broken: false, is_doubted: false })
+        Ok(Self { path: log_path(store), pages, is_ahead: true, is_broken: false, is_doubted: false })
     }
 
     /// Returns true when so much is in the log that it shall be moved before the next reminder.
@@ -145,8 +146,9 @@ fn is_of_disk(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
 }
 
-/// Has the kernel forget what it remembers of a store, so that its files are read as the disk has them. To be called by whoever has the
-/// store alone, before SQLite opens it: closing a file releases the locks that this process has on it (fcntl(2)).
+/// Has the kernel forget what it remembers of the store in `dir`, so that its files are read as the disk has them. To be called by whoever
+/// holds the lock of the directory, before SQLite opens the store: closing a file releases the locks that this process has on it (fcntl(2)),
+/// and a central that serves needs in memory what it reads.
 ///
 /// A commit that failed, and was never confirmed, may look whole to the next process. Were it moved into the file, or followed by commits
 /// that are confirmed, then after the next power cut the log would end before it: what follows would be lost, and the file would
@@ -154,8 +156,10 @@ fn is_of_disk(error: &rusqlite::Error) -> bool {
 ///
 /// # Errors
 /// [`StoreError::File`] when a file cannot be opened.
-pub(super) fn forget_cached(store: &Path) -> Result<(), StoreError> {
-    for path in [store.to_owned(), of_store(store)] {
+pub fn forget_cached(dir: &Path) -> Result<(), StoreError> {
+    let store = dir.join(FILE);
+    let log = log_path(&store);
+    for path in [store, log] {
         match edge_buffer::forget_cached(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             forgotten => forgotten.map_err(|source| StoreError::File { path, source })?,
@@ -165,7 +169,7 @@ pub(super) fn forget_cached(store: &Path) -> Result<(), StoreError> {
 }
 
 /// The log of a store.
-fn of_store(store: &Path) -> PathBuf {
+fn log_path(store: &Path) -> PathBuf {
     let mut path = store.as_os_str().to_owned();
     path.push("-wal");
     PathBuf::from(path)

@@ -68,6 +68,7 @@ mod writer;
 pub use error::StoreError;
 pub use handle::Store;
 pub use limits::{Keep, Quotas};
+pub use log::forget_cached;
 pub use opening::{open, open_with};
 pub use paths::{FILE, LOCK_FILE};
 pub use space::Disk;

@@ -13,7 +13,7 @@ use super::error::StoreError;
 use super::handle::{Store, StoreParts};
 use super::last_values_task::keep_last_values;
 use super::limits::{Keep, Quotas};
-use super::log::{self, WriteAheadLog};
+use super::log::WriteAheadLog;
 use super::paths::FILE;
 use super::record::{self, CommitRecord, RecordCheck, Recorded};
 use super::series_task::keep_series;
@@ -43,7 +43,6 @@ pub fn open(dir: &Path, keep: Keep) -> Result<Store, StoreError> {
 pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreError> {
     let path = dir.join(FILE);
     integrity::present(dir, &path)?;
-    log::forget_cached(&path)?;
     let recorded = record::read(dir)?;
     let mut connection = schema::open(&path)?;
     let record = reconcile(dir, &path, &connection, &recorded)?;

@@ -356,7 +356,7 @@ impl LedgerFile {
     /// # Errors
     /// The disk's, or in the inner result the version of a newer program.
     pub(crate) fn open(storage: &dyn Storage) -> io::Result<Result<(Self, Option<Slot>), u32>> {
-        Ok(Self::read(storage.open(LEDGER_FILE)?)?.map_err(|(_, version)| version))
+        Ok(Self::read(storage.open_at_start(LEDGER_FILE)?)?.map_err(|(_, version)| version))
     }
 
     /// As [`LedgerFile::open`], of a file that is open; the file also where a newer program wrote it.

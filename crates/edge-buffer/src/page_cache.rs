@@ -20,12 +20,18 @@ use rustix::fs::{Advice, fadvise};
 /// When the file cannot be opened, or its file system cannot forget. A sync that fails is no error here: what could not be written is what
 /// is to be forgotten.
 pub fn forget_cached(path: &Path) -> io::Result<()> {
-    forget(&File::open(path)?)
+    sync_and_forget(&File::open(path)?)
 }
 
-pub(crate) fn forget(file: &File) -> io::Result<()> {
+/// [`forget_cached`] of a file that is open.
+pub(crate) fn sync_and_forget(file: &File) -> io::Result<()> {
     // A page that is not written yet cannot be forgotten.
     let _failed_pages_go = file.sync_data();
+    forget(file)
+}
+
+/// Has the kernel forget the pages of a file that it takes for written, such as those of a sync that has just failed.
+pub(crate) fn forget(file: &File) -> io::Result<()> {
     Ok(fadvise(file, 0, None, Advice::DontNeed)?)
 }
 

@@ -163,7 +163,7 @@ fn choose(
 fn inspect(storage: &dyn Storage, first: u64) -> Result<Found, OpenError> {
     let (dir, name) = (storage.path().to_owned(), segment_name(first));
     let read = || {
-        let file = storage.open(&name)?;
+        let file = storage.open_at_start(&name)?;
         let len = file.len()?;
         let mut bytes = [0; SEGMENT_HEADER as usize];
         let read = read_around_bad_sectors(&*file, &mut bytes, 0)?;

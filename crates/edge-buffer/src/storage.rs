@@ -33,6 +33,10 @@ pub(crate) trait Storage: Send + Sync {
     /// An empty file, in place of one that had the name.
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
+    /// Opens a file of an earlier process for the first time: what is read of it is what the disk has, not what the kernel remembers.
+    fn open_at_start(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.open(name)
+    }
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
     fn remove(&self, name: &str) -> io::Result<()>;
     fn sync_dir(&self) -> io::Result<()>;
@@ -102,8 +106,13 @@ impl Storage for Directory {
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let file = fs::OpenOptions::new().read(true).write(true).open(self.path.join(name))?;
-        forget_cached(&file, &self.path.join(name));
+        Ok(Arc::new(open(&self.path.join(name))?))
+    }
+
+    fn open_at_start(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let path = self.path.join(name);
+        let file = open(&path)?;
+        forget_cached(&file, &path);
         Ok(Arc::new(file))
     }
 
@@ -155,7 +164,11 @@ fn identity_at(path: &Path) -> io::Result<Option<(u64, u64)>> {
     }
 }
 
-/// Opens a file outside of the log's directory, or creates it.
+fn open(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new().read(true).write(true).open(path)
+}
+
+/// Opens a file outside of the log's directory at the log's start, or creates it.
 pub(crate) fn file_at(path: &Path) -> io::Result<Arc<dyn File>> {
     let mut options = fs::OpenOptions::new();
     let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
@@ -165,7 +178,7 @@ pub(crate) fn file_at(path: &Path) -> io::Result<Arc<dyn File>> {
 
 /// What is read of the file from now on is what the disk has.
 fn forget_cached(file: &fs::File, path: &Path) {
-    if let Err(error) = page_cache::forget(file) {
+    if let Err(error) = page_cache::sync_and_forget(file) {
         tracing::warn!(error = %chain(&error), path = %path.display(), "the kernel does not forget what it remembers of a file; it is read as it is");
     }
 }

@@ -39,7 +39,9 @@ async function inBrowser(name, work) {
   page.on("pageerror", (error) => faults.push(`error of the page: ${error.stack || error}`));
   page.on("console", (message) => {
     // The policy's refusals, which would leave a page without its style; answers with 4xx are part of what is tested.
-    if (message.type() === "error" && /Content Security Policy|Refused to/.test(message.text())) faults.push(message.text());
+    if (message.type() !== "error" || !/Content Security Policy|Refused to/.test(message.text())) return;
+    const { url, lineNumber, columnNumber } = message.location();
+    faults.push(`${message.text()}\nby ${url}:${lineNumber}:${columnNumber}`);
   });
   try {
     await work(page, context);
@@ -75,4 +77,15 @@ async function api(page, method, address, body) {
   return text ? JSON.parse(text) : null;
 }
 
-module.exports = { api, given, inBrowser, said, signIn, STEP_MS };
+/**
+ * Replaces the text of a JSON editor. The old text goes by the editor's own commands first: where Chromium itself replaces selected
+ * text, it sometimes writes a styled span, which the page's Content-Security-Policy refuses, although nothing of the page is at fault.
+ */
+async function rewrite(page, editor, text) {
+  await editor.focus();
+  await page.keyboard.press("Control+a");
+  await page.keyboard.press("Delete");
+  await page.keyboard.insertText(text);
+}
+
+module.exports = { api, given, inBrowser, rewrite, said, signIn, STEP_MS };

@@ -1,7 +1,7 @@
 // An operator's day in the browser, from the first run of central to a manifest on a gateway.
 "use strict";
 const fs = require("fs");
-const { given, inBrowser, said } = require("./console_browser");
+const { given, inBrowser, rewrite, said } = require("./console_browser");
 const { connectRefused, Device, parseMosquitto } = require("./console_device");
 
 const DEVICE = "press-4";
@@ -209,11 +209,7 @@ async function manifest(page) {
   await dialog.getByRole("button", { name: "Create and open" }).click();
   const editor = page.getByRole("textbox", { name: "The manifest as JSON" });
   await editor.waitFor();
-  const write = async (value) => {
-    await editor.click();
-    await page.keyboard.press("Control+a");
-    await page.keyboard.insertText(typeof value === "string" ? value : JSON.stringify(value, null, 2));
-  };
+  const write = (value) => rewrite(page, editor, typeof value === "string" ? value : JSON.stringify(value, null, 2));
   await write("{ \"modulesContent\": ");
   await page.getByText("1 error before it can be saved").waitFor();
   await write(given.badManifest);

@@ -1,7 +1,7 @@
 // Device templates in the browser: from a file with an error, without one, edited with its impact, a new version, migrated to, deleted.
 "use strict";
 const fs = require("fs");
-const { api, given, inBrowser, said, signIn } = require("./console_browser");
+const { api, given, inBrowser, rewrite, said, signIn } = require("./console_browser");
 
 const VERSION = "api-version=2022-10-31-preview";
 const PRESS = "dtmi:plant:press;1";
@@ -73,7 +73,7 @@ async function edit(page) {
     const document = await api(page, "GET", `/api/deviceTemplates/${encodeURIComponent(PRESS)}?${VERSION}`);
     delete document.etag;
     change(document);
-    await field.fill(JSON.stringify(document, null, 2));
+    await rewrite(page, field, JSON.stringify(document, null, 2));
   };
   const publish = page.getByRole("button", { name: "Publish", exact: true });
   await page.getByText("3 devices have it, and would take every change.").waitFor();

@@ -13,6 +13,7 @@ pub fn is_date(text: &str) -> bool {
 
 /// `06:00:00.5Z`, `06:00:00+11:45`.
 pub fn is_time(text: &str) -> bool {
+    // The text may be anything: a plain slice would panic within a character of several bytes.
     let Some((clock, rest)) = text.split_at_checked(8) else { return false };
     let mut parts = clock.split(':');
     let (Some(hour), Some(minute), Some(second)) =
@@ -39,6 +40,7 @@ pub fn is_time(text: &str) -> bool {
     let Some((hour, minute)) = zone.strip_prefix(['+', '-']).and_then(|offset| offset.split_once(':')) else {
         return false;
     };
+    // No place has a time that is farther from UTC than 14 hours.
     digits(Some(hour), 2).is_some_and(|hour| hour <= 14)
         && digits(Some(minute), 2).is_some_and(|minute| minute <= 59)
 }

@@ -94,6 +94,7 @@ impl Context {
                 break;
             }
             let is_last = !rest.first().and_then(Value::as_str).is_some_and(is_language);
+            // A document may name other versions of the language before this one; only the last one has to be ours.
             if is_last || !LATER.contains(&first.as_str()) {
                 check_language(first)?;
             }

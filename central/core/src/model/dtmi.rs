@@ -25,6 +25,7 @@ fn is_system_or_name(segment: &str) -> bool {
 
 /// One to `digits` digits, the first not zero.
 fn is_number(text: &str, digits: usize) -> bool {
+    // A leading zero would give one version two spellings, and identifiers are compared as text.
     !text.starts_with('0')
         && (1..=digits).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_digit())
@@ -54,8 +55,11 @@ pub fn is_any(text: &str) -> bool {
 
 /// The identifier of an element without an `@id`: its parent's, with the property and, in sets by name, the name.
 pub fn of_child(parent: &str, property: &str, name: Option<&str>) -> String {
+    // The parent's identifier was checked or made here, so it always has a version.
     let (path, version) = parent.split_once(';').unwrap_or((parent, "1"));
     let name = name.map(|name| format!(":__{name}")).unwrap_or_default();
+    // Segments with an underscore in front are not allowed in a model's own identifiers, so a made one never equals a written
+    // one.
     format!("{path}:_{property}{name};{version}")
 }
 

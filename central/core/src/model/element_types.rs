@@ -20,6 +20,7 @@ pub fn read(
 ) -> Option<Class> {
     let allowed = || classes.iter().map(|class| class.as_str()).collect::<Vec<_>>().join(", ");
     let (id, path) = (element.id.clone(), element.path.clone());
+    // Where only one class is possible, the language lets authors omit `@type`.
     let Some(types) = types else {
         if inferred.is_none() {
             let message = format!("`@type` is missing; it must be one of {}", allowed());
@@ -27,6 +28,7 @@ pub fn read(
         }
         return inferred;
     };
+    // An element with a wrong type is not read further: properties of that type would be reported as unknown besides.
     let before = problems.count();
     let mut found: Vec<Class> = Vec::new();
     for text in &types {
@@ -99,6 +101,7 @@ fn read_cotype(context: &Context, text: &str, element: &mut Element, allowed: &s
             None => {
                 let is_irrelevant = text.starts_with("dtmi:")
                     || vocabulary::is_term_without_type(text, context.has_iot_central());
+                // An unknown context can define any term, so such a type is an error only where all contexts are known.
                 if !(is_irrelevant && context.is_complete()) {
                     element.other_types.push(text.to_owned());
                     return;
@@ -133,6 +136,7 @@ fn check_cotypes(element: &Element, class: Class, problems: &mut Problems) {
 pub fn written(object: &Map<String, Value>) -> Option<Vec<&str>> {
     let types = object.get("@type")?;
     Some(match types {
+        // `read_cotype` reports ""; leaving the item out would accept the element without a report.
         Value::Array(items) => items.iter().map(|item| item.as_str().unwrap_or_default()).collect(),
         single => single.as_str().into_iter().collect(),
     })

@@ -73,6 +73,8 @@ pub fn heights<'e>(
                 }
                 Some(id) => match heights.get(id) {
                     Some(Height::Levels(levels)) => Some(*levels),
+                    // A height within a ring has no meaning, and the ring itself is reported: those above it need no second
+                    // report.
                     Some(Height::InItself) => Some(0),
                     None => {
                         open.insert(id, path.len());

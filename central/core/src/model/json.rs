@@ -28,6 +28,7 @@ pub fn read(text: &[u8], problems: &mut Problems) -> Option<Value> {
     match value.and_then(|value| deserializer.end().map(|()| value)) {
         Err(error) => {
             let message = error.to_string();
+            // serde's errors carry text only, so the rule is recognized by the beginning of our own message.
             let rule = if message.starts_with(TOO_DEEP) { Rule::NestedTooDeep } else { Rule::NotJson };
             problems.add(None, "", rule, message);
             None
@@ -44,6 +45,7 @@ pub fn read(text: &[u8], problems: &mut Problems) -> Option<Value> {
 
 /// Returns false when a document that was read elsewhere is nested deeper than [`NESTING_MAX`].
 pub fn is_nested_within_bounds(value: &Value) -> bool {
+    // A stack of our own: the nesting that is refused here would overflow the stack of a recursive function.
     let mut left = vec![(value, 0)];
     while let Some((value, depth)) = left.pop() {
         let inner: Vec<&Value> = match value {
@@ -69,6 +71,7 @@ struct Document<'r> {
 impl Document<'_> {
     fn inner<E: serde::de::Error>(&mut self) -> Result<Document<'_>, E> {
         if self.depth >= NESTING_MAX {
+            // Checked while the text is read: a deeper tree is never built, because even dropping it would recurse as deep.
             return Err(E::custom(TOO_DEEP));
         }
         Ok(Document { depth: self.depth + 1, repeated: self.repeated })
@@ -131,6 +134,7 @@ impl<'de> Visitor<'de> for Document<'_> {
         while let Some(name) = map.next_key::<String>()? {
             let value = map.next_value_seed(self.inner::<A::Error>()?)?;
             if members.contains_key(&name) {
+                // JSON libraries take the last of two equal members silently, and the author would not see which one applies.
                 self.repeated.push(name);
             } else {
                 members.insert(name, value);

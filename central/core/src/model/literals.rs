@@ -46,6 +46,7 @@ pub fn values(value: &Value) -> Vec<&Value> {
     let (mut values, mut left) = (Vec::new(), vec![value]);
     while let Some(value) = left.pop() {
         match value {
+            // Reversed because the last one is taken from the stack first: problems are reported in the order of the document.
             Value::Array(items) => left.extend(items.iter().rev()),
             value => values.push(value),
         }
@@ -117,6 +118,7 @@ const BOOLEAN: Form = Form {
 /// A whole number of four bytes; `3.0` is one in a model.
 fn as_i32(value: &Value) -> Option<i32> {
     let whole = value.as_i64().or_else(|| {
+        // 1e10 is beyond every number of four bytes and exact in a float, so the conversion below loses nothing.
         let number = value.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 1e10)?;
         #[expect(clippy::cast_possible_truncation, reason = "whole, and below 1e10")]
         Some(number as i64)
@@ -317,6 +319,7 @@ fn is_language(code: &str) -> bool {
     let rest: Vec<&str> = parts.collect();
     match *rest.as_slice() {
         [] => true,
+        // `is_script` cuts the text at a byte, which would panic within a character of several bytes.
         [one] => one.is_ascii() && (is_script(one) || is_region(one)),
         [script, region] => script.is_ascii() && is_script(script) && is_region(region),
         _ => false,
@@ -324,6 +327,7 @@ fn is_language(code: &str) -> bool {
 }
 
 fn check_length(text: &str, length_max: usize, place: &mut Place<'_>) {
+    // As in `text`: the limits of the language are in units of UTF-16.
     let length = text.encode_utf16().count();
     if length > length_max {
         let message = format!("has text of {length} characters; at most {length_max} are allowed");
@@ -333,6 +337,7 @@ fn check_length(text: &str, length_max: usize, place: &mut Place<'_>) {
 
 fn language_map(map: &Map<String, Value>, length_max: usize, place: &mut Place<'_>) -> Localized {
     let mut texts = Localized::new();
+    // Without this case both names would be reported as keywords, and not that the object must be in an array.
     if map.len() == 2 && map.contains_key("@language") && map.get("@value").is_some_and(Value::is_string) {
         let message = "is one object with `@language` and `@value`, which must stand in an array";
         place.add(Rule::LangTagValueInLangMap, message);
@@ -414,6 +419,7 @@ fn tagged(object: &Map<String, Value>, place: &mut Place<'_>) -> (String, Option
         Some(other) => {
             let message = format!("has {} as `@language`; it must be a string", shown(other));
             place.add(Rule::LangElementCodeNotString, message);
+            // Kept as a code of its own, so that the text is not reported as a second one in the default language.
             other.to_string()
         }
     };

@@ -29,6 +29,7 @@ pub fn parse(text: &[u8], options: &Options) -> Result<Model, Problems> {
 pub fn parse_documents(documents: &[Value], options: &Options) -> Result<Model, Problems> {
     let mut reader = Reader::new(options);
     for document in documents {
+        // Checked first, because the reader recurses once for each level.
         if json::is_nested_within_bounds(document) {
             reader.read_document(document);
         } else {
@@ -38,6 +39,7 @@ pub fn parse_documents(documents: &[Value], options: &Options) -> Result<Model, 
         }
     }
     let Reader { elements, mut problems, .. } = reader;
+    // Checked even if elements were refused: an author gets all problems at once.
     structure::check(&elements, &mut problems);
     if problems.is_empty() { Ok(build::model(&elements)) } else { Err(problems) }
 }

@@ -278,6 +278,7 @@ impl<'o> Reader<'o> {
         path: &str,
         parent: Option<&Parent<'_>>,
     ) -> bool {
+        // Only an identical repetition is accepted: of two different definitions it would be unclear which one applies.
         if self.is_iot_central() && self.sources.get(id).copied().flatten() == Some(object) {
             return true;
         }
@@ -312,6 +313,7 @@ impl<'o> Reader<'o> {
                 self.read_other(object, written, value, &path, element);
                 continue;
             };
+            // A property has two spellings, its term and its IRI, so JSON's own check for repeated members does not find this.
             if seen.contains(&known) {
                 let message = format!("`{known}` is written twice, by its term and by its identifier");
                 self.problems.add(Some(&element.id), &path, Rule::DuplicatePropertyName, message);
@@ -495,6 +497,7 @@ impl<'o> Reader<'o> {
             self.problems.add(Some(parent.id), path, Rule::BadType, message);
             return None;
         }
+        // Whether the element exists is checked in `structure`, after all were read: a document may define it further down.
         if dtmi::is_user(text) {
             return Some(Target::Element(text.to_owned()));
         }

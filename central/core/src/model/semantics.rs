@@ -282,6 +282,7 @@ pub enum TypeTerm {
 /// The type of that name or IRI. `extensions` are the contexts that are active beside the language's own.
 pub fn type_term(text: &str, extensions: &[&str]) -> Option<TypeTerm> {
     let has = |context: &str| extensions.contains(&context);
+    // A term has no colon: an IRI with another prefix must not be read as a term.
     if let Some(name) = of_iri("dtmi:standard:class:", text).or_else(|| is_term(text).then_some(text)) {
         let quantity = QUANTITIES.iter().find(|known| known.name == name);
         if let Some(quantity) = quantity {
@@ -301,6 +302,7 @@ pub fn type_term(text: &str, extensions: &[&str]) -> Option<TypeTerm> {
     if ABSTRACT[1..].contains(&name) {
         return Some(TypeTerm::Abstract);
     }
+    // A bare name counts only where the document has IoT Central's context.
     let of_iot_central = of_iri("dtmi:iotcentral:class:", text).or_else(|| has(IOT_CENTRAL).then_some(text));
     if let Some(known) = OF_IOT_CENTRAL.iter().find(|known| Some(known.name) == of_iot_central) {
         return Some(TypeTerm::Semantic(known));

@@ -75,6 +75,7 @@ fn check_references(element: &Element, elements: &Elements, problems: &mut Probl
                 format!("`{}` names {id}, which is a {class}; it must be {allowed}", link.property),
             );
         }
+        // An interface is a partition of the language: what is defined inside is used from inside only.
         if target.class != Class::Interface && target.defined_in != element.defined_in {
             let message = format!(
                 "`{}` names {id}, which is defined in another interface, {}",
@@ -104,6 +105,7 @@ fn check_names(element: &Element, elements: &Elements, problems: &mut Problems) 
         for (link, target) in members(element, spec.name, elements) {
             let Some(name) = target.name() else { continue };
             let other = seen.insert(name, &target.id);
+            // One element that is named twice is still one element.
             if other.is_some_and(|other| *other != target.id) {
                 let message = format!("`{}` has two elements with the name {name:?}", spec.name);
                 problems.add(Some(&element.id), &link.path, Rule::NonUniquePropertyValue, message);
@@ -151,6 +153,7 @@ fn schema_children<'e>(element: &'e Element) -> Vec<graph::Edge<'e>> {
     let edges = element.links.iter().filter(|link| link.property != "extends" && link.property != "contents");
     edges
         .map(|link| {
+            // Fields, map values and enum values are parts of one complex schema and add no depth of their own.
             let weight = usize::from(matches!(link.property, "schema" | "elementSchema"));
             match &link.target {
                 Target::Element(id) => graph::Edge { to: Some(id), weight },
@@ -213,6 +216,7 @@ fn holders_of_arrays<'e>(schemas: &BTreeMap<&'e str, &'e Element>) -> BTreeSet<&
             }
         }
     }
+    // From the arrays up to what holds them: each schema is visited once, however many others share it.
     let mut left: Vec<&str> = found.iter().copied().collect();
     while let Some(id) = left.pop() {
         let holders = holders_of.get(id).into_iter().flatten();
@@ -253,6 +257,7 @@ fn check_interfaces(elements: &Elements, problems: &mut Problems) {
                     let message = format!(
                         "the interfaces, each with all that it extends, are more than {EXTENDED_MAX}, the most that is allowed"
                     );
+                    // Ends the check: going on would take the time that this limit prevents (decision 0064).
                     problems.add(Some(id), &element.path, Rule::TooLarge, message);
                     return;
                 }
@@ -293,6 +298,7 @@ pub fn lineage<'e>(element: &'e Element, elements: &'e Elements) -> Vec<&'e Elem
 }
 
 fn check_contents(element: &Element, lineage: &[&Element], elements: &Elements, problems: &mut Problems) {
+    // Its own contents alone were checked by the reader and by `check_names`.
     if element.links_of("extends").next().is_none() {
         return;
     }
@@ -301,6 +307,7 @@ fn check_contents(element: &Element, lineage: &[&Element], elements: &Elements, 
         for (_, content) in members(of, "contents", elements) {
             let Some(name) = content.name() else { continue };
             let earlier = names.insert(name, (content.id.as_str(), of.id.as_str()));
+            // Two of one interface are reported by `check_names`, and one element that two paths lead to is no repetition.
             if let Some((_, other)) = earlier.filter(|(id, other)| *id != content.id && *other != of.id) {
                 let message = format!(
                     "`extends` brings two contents with the name {name:?}, of {other} and of {}",

@@ -42,6 +42,7 @@ pub fn read(
     let name = dtmi::of_iri(prefix, text).unwrap_or(text);
     let found = terms.iter().copied().find(|term| *term == name);
     if found.is_none() {
+        // Microsoft's parser has one rule for what is no term at all, and others for a wrong term.
         let is_term = vocabulary::is_term_without_type(text, true) || dtmi::is_user(text);
         let rule = match terms {
             _ if !is_term => Rule::BadDtmiOrTerm,

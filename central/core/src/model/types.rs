@@ -25,6 +25,7 @@ impl Model {
 
     /// An interface and all that it extends, itself first, each once.
     pub fn lineage<'m>(&'m self, interface: &'m Interface) -> Vec<&'m Interface> {
+        // Two paths may lead to one interface: without `seen`, ten levels of two would be a thousand visits.
         let (mut lineage, mut seen) = (vec![interface], BTreeSet::from([interface.id.as_str()]));
         let mut next = 0;
         while let Some(interface) = lineage.get(next).copied() {

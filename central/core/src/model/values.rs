@@ -52,6 +52,7 @@ struct Checker {
 impl Checker {
     fn add(&mut self, path: &str, value: &Value, expected: impl Into<String>) {
         if self.faults.len() < FAULTS_MAX {
+            // A value may have megabytes, and each fault would repeat it.
             let text = value.to_string();
             let found = match text.char_indices().nth(60) {
                 None => text,
@@ -135,6 +136,7 @@ impl Checker {
 
     /// GeoJSON: `{"type": "Point", "coordinates": [47.6, -122.1]}`.
     fn check_geometry(&mut self, value: &Value, geometry: Geometry, path: &str) {
+        // Indexing a value that is no object yields null, so a wrong form is reported and does not panic.
         if value["type"] != geometry.name {
             return self.add(path, value, format!("a GeoJSON {}", geometry.name));
         }
@@ -170,6 +172,7 @@ impl Checker {
 
     /// A whole number of eight bytes.
     fn whole(&self, value: &Value) -> Option<i64> {
+        // Integers are read as such first: a float would round those beyond 2^53.
         value.as_i64().or_else(|| {
             let number =
                 value.as_f64().filter(|_| value.is_f64() && self.strictness == Strictness::IotCentral)?;

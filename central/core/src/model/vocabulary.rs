@@ -206,6 +206,7 @@ const RELATIONSHIP: &[PropertySpec] = &[
     DISPLAY_NAME,
     NAME,
     optional("maxMultiplicity", Kind::Integer { min: 1, max: 500 }),
+    // DTDL version 2 allows 0 alone.
     optional("minMultiplicity", Kind::Integer { min: 0, max: 0 }),
     optional("properties", Kind::Links(Links { by_name: true, ..set(&[Class::Property], Some(300)) })),
     optional("target", Kind::Identifier),

@@ -50,6 +50,7 @@ fn capabilities(model: &Model) -> BTreeMap<Key<'_>, &Content> {
     let Some(root) = model.root() else { return found };
     for content in model.contents(root) {
         found.insert((None, content.name.as_str()), content);
+        // A component's interface has no components itself (`structure` refuses it), so one level is all there is.
         if let ContentKind::Component { interface } = &content.kind
             && let Some(interface) = model.interfaces.get(interface)
         {
@@ -100,6 +101,7 @@ impl Comparison {
     }
 
     fn content(&mut self, key: &Key<'_>, old: &Content, new: &Content) {
+        // Schemas and units of two kinds cannot be compared, so this is the only change that is listed.
         if kind_of(old) != kind_of(new) {
             return self.add(key, format!("{} becomes {}", kind_of(old), kind_of(new).to_lowercase()), true);
         }
@@ -119,6 +121,7 @@ impl Comparison {
                 self.unit(key, *old_unit, *new_unit);
                 if was_writable != writable {
                     let text = if *writable { "can be written now" } else { "cannot be written any more" };
+                    // A write that worked before is refused afterwards, so this is breaking (decision 0061).
                     self.add(key, text.to_owned(), !writable);
                 }
             }
@@ -161,6 +164,7 @@ impl Comparison {
         match (old, new) {
             (None, None) => {}
             (Some(_), None) => self.add(key, format!("{which} is removed"), true),
+            // Breaking: a call or an answer without a payload fitted before.
             (None, Some(_)) => self.add(key, format!("{which} is added"), true),
             (Some(old), Some(new)) => self.schema(key, &old.schema, &new.schema, which),
         }

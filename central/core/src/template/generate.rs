@@ -61,6 +61,7 @@ pub fn generate(id: &str, display_name: &str, observations: &[Observation]) -> G
     }
     let root = components.remove(&None).unwrap_or_default();
     let mut contents = contents(&root, &mut skipped);
+    // Components share the names of the interface with telemetry and properties.
     let mut taken: BTreeSet<String> =
         contents.iter().filter_map(|content| content["name"].as_str().map(str::to_owned)).collect();
     for (component, observations) in components {
@@ -84,6 +85,7 @@ pub fn generate(id: &str, display_name: &str, observations: &[Observation]) -> G
     }
     let mut model = json!({"@id": id, "@type": "Interface", "contents": contents,
         "@context": ["dtmi:iotcentral:context;2", "dtmi:dtdl:context;2"]});
+    // A name that the language would refuse is left out: the model would be rejected because of it.
     if (1..=NAME_LENGTH_MAX).contains(&display_name.encode_utf16().count()) {
         model["displayName"] = display_name.into();
     }
@@ -130,6 +132,7 @@ fn contents(observations: &[&Observation], skipped: &mut Vec<Skipped>) -> Vec<Va
         if is_telemetry && !properties.is_empty() {
             skip(TWICE);
         }
+        // Null and empty samples have no schema; the first one that can be modelled decides.
         let mut schemas = same
             .iter()
             .filter(|of| !is_telemetry || of.source == Source::Telemetry)
@@ -162,6 +165,7 @@ fn schema(value: &Value, arrays: bool, depth: usize) -> Option<Value> {
         Value::String(_) => Some("string".into()),
         Value::Array(items) => {
             let inner = schema(items.first()?, arrays, depth.checked_sub(1)?)?;
+            // An Array of the language has one element schema for all of its items.
             let is_even = items.iter().all(|item| schema(item, arrays, depth - 1).as_ref() == Some(&inner));
             (arrays && depth > 0 && is_even).then(|| json!({"@type": "Array", "elementSchema": inner}))
         }
@@ -174,6 +178,7 @@ fn object(members: &Map<String, Value>, arrays: bool, depth: usize) -> Option<Va
     let has_numbers =
         |names: &[&str]| names.iter().all(|name| members.get(*name).is_some_and(Value::is_number));
     if has_numbers(&["lat", "lon"])
+        // A geopoint has no fields for other members.
         && members.keys().all(|name| ["lat", "lon", "alt"].contains(&name.as_str()))
     {
         return Some("geopoint".into());
@@ -181,6 +186,7 @@ fn object(members: &Map<String, Value>, arrays: bool, depth: usize) -> Option<Va
     if members.len() == 3 && has_numbers(&["x", "y", "z"]) {
         return Some("vector".into());
     }
+    // An Object of the language needs at least one field.
     if members.is_empty() || members.len() > FIELDS_MAX || !members.keys().all(|name| is_name(name)) {
         return None;
     }

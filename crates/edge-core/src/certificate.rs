@@ -139,6 +139,7 @@ pub fn renewal(served: &Served, names: &[String], issuing: &Issuing, now_secs: u
         None if now_secs >= due_secs && new.not_after_secs > served.not_after_secs => {
             Renewal::Renew(RenewalReason::Due)
         }
+        // A clock before the build date is wrong for certain, so the certificate is kept (decision 0027).
         None if now_secs < served.not_before_secs
             && !is_before_build(now_secs)
             && new.not_before_secs < served.not_before_secs =>

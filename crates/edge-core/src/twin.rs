@@ -158,6 +158,7 @@ pub fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
                 target.remove(key);
             }
             Value::Object(inner) => {
+                // Merged into an empty object and not copied: `null` in a new member deletes nothing and is left out (RFC 7396).
                 let slot = target.entry(key.clone()).or_insert_with(|| Value::Object(Map::new()));
                 if !slot.is_object() {
                     *slot = Value::Object(Map::new());

@@ -93,6 +93,7 @@ impl Attestation {
         match (self, proof) {
             (_, Proof::IdentityAlone) => true,
             (Self::Keys(keys), Proof::Key(fingerprint)) => {
+                // A key that is still registered keeps its connections, so that replacing the other key ends none.
                 keys.iter().any(|key| KeyFingerprint::of(key) == *fingerprint)
             }
             (Self::Thumbprints(thumbprints), Proof::Certificate(found)) => {
@@ -148,6 +149,7 @@ impl Demand {
         error: &AccessError,
     ) -> bool {
         match error {
+            // The signature is checked before the time, so nothing else is wrong with such a token.
             AccessError::Expired { .. } => true,
             AccessError::Certificate { .. } => {
                 let middle = evidence.certificate.as_ref().and_then(|shown| x509::middle_of_life(shown.leaf));

@@ -135,6 +135,7 @@ fn both(rule: &Authorization) -> impl Iterator<Item = (&Rule, bool)> {
 
 /// How a client's identity is written in a rule: a local user's without its client id.
 fn written(identity: &Identity) -> String {
+    // The client id is the client's own choice, so a rule names the user without it (decision 0010).
     if identity.is_user() { identity.device.to_string() } else { identity.to_string() }
 }
 
@@ -193,6 +194,7 @@ fn filled(text: &str, subject: &AuthorizedClient<'_>, place: &HubNames<'_>) -> R
 
 /// A value that the client chose itself: as one level, or not at all. A module's client id is two levels.
 fn chosen(value: &str) -> Result<String, Unfit> {
+    // Topics with `$` in front are not matched by a leading wildcard: a denial of `#` would not cover them.
     let is_plain = !value.is_empty() && !value.contains(['+', '#', '\0']) && !value.starts_with('$');
     let is_own = value.split('/').all(|level| !level.is_empty()) && value.matches('/').count() <= 1;
     if is_plain && is_own { Ok(value.to_owned()) } else { Err(Unfit) }

@@ -112,9 +112,11 @@ impl PrivateKey {
 
 /// Whether the key signed the certificate.
 pub fn is_signed_by(certificate: &X509Certificate<'_>, key: &SubjectPublicKeyInfo<'_>) -> bool {
+    // Not by webpki: it does not read certificates of X.509 version 1, which `openssl x509 -req` makes as proofs.
     if certificate.verify_signature(Some(key)).is_ok() {
         return true;
     }
+    // That was *ring*, which does not know P-521.
     let spki = SubjectPublicKeyInfoDer::from(key.raw);
     let Ok(key) = webpki::RawPublicKeyEntity::try_from(&spki) else { return false };
     let with = [
@@ -147,6 +149,7 @@ pub fn check_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), UnsupportedKey> {
     let oid = key.algorithm.algorithm.to_id_string();
     let curve =
         key.algorithm.parameters.as_ref().and_then(|of| of.as_oid().ok()).map(|oid| oid.to_id_string());
+    // webpki would say only that a signature is wrong; what helps is the name of the curve (decision 0046).
     let found = match (oid.as_str(), curve.as_deref()) {
         // RSA and Ed25519.
         ("1.2.840.113549.1.1.1" | "1.3.101.112", _) => return Ok(()),

@@ -15,6 +15,7 @@ pub struct Bucket {
 impl Bucket {
     /// Full, at a time of the caller's clock in milliseconds. `None` for no limit (0 in a configuration).
     pub fn new(per_second: u64, now_ms: u64) -> Option<Self> {
+        // A second's worth in thousandths must fit an i64.
         let per_second = per_second.min(1 << 40);
         (per_second > 0).then(|| Self { per_second, level_milli: milli(per_second), filled_ms: now_ms })
     }
@@ -42,6 +43,7 @@ impl Bucket {
 
     fn fill(&mut self, now_ms: u64) {
         let passed = now_ms.saturating_sub(self.filled_ms);
+        // A clock that goes back must not fill the bucket a second time for the same moments.
         self.filled_ms = self.filled_ms.max(now_ms);
         // Thousandths in a millisecond are as many as ones in a second.
         let more = i64::try_from(passed.saturating_mul(self.per_second)).unwrap_or(i64::MAX);

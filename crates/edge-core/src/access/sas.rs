@@ -93,8 +93,10 @@ pub fn verify_for(
     }
     let signature = percent_decode_str(signature).decode_utf8().map_err(|_| AccessError::NotAToken)?;
     let signature = STANDARD.decode(signature.as_bytes()).map_err(|_| AccessError::NotAToken)?;
+    // The signature covers the resource as it was written, still encoded.
     let signed = format!("{resource}\n{expiry}");
     // The signature first: `Expired` then says that only time speaks against the token, which a caller may wait for.
+    // Compared in constant time: the sender can measure how long the answer takes.
     let key = keys.iter().find(|key| bool::from(sign(key, signed.as_bytes()).ct_eq(&signature)));
     let Some(key) = key else { return Err(AccessError::Signature { identity: who.to_owned() }) };
     if expires_at.saturating_add(CLOCK_SKEW_SECS) < now_secs {

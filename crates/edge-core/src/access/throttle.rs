@@ -113,6 +113,7 @@ impl Throttle {
     /// The login was right: this identity is known from this address.
     pub fn succeeded(&mut self, now_ms: u64, address: IpAddr, claimed: &str) {
         self.make_space();
+        // Only the pair is cleared: guesses from other addresses still count for the identity.
         let known = Entry { has_succeeded: true, touched_ms: now_ms, ..Entry::default() };
         self.entries.insert(Key::Pair(address, shortened(claimed)), known);
     }
@@ -148,6 +149,7 @@ impl Throttle {
 
 /// A claim is what a stranger wrote: no more of it is kept than an identity can have.
 fn shortened(claimed: &str) -> String {
+    // Two names of 128 characters and the slash between them.
     claimed.chars().take(257).collect()
 }
 

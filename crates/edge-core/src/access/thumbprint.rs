@@ -42,6 +42,7 @@ impl FromStr for Thumbprint {
     type Err = ThumbprintError;
 
     fn from_str(text: &str) -> Result<Self, ThumbprintError> {
+        // openssl prints thumbprints with colons, Windows with blanks.
         let plain: Vec<u8> = text.bytes().filter(|byte| !matches!(byte, b':' | b' ')).collect();
         let wrong =
             || ThumbprintError { digits: plain.iter().filter(|byte| byte.is_ascii_hexdigit()).count() };

@@ -48,6 +48,7 @@ impl Authorities {
             let wrong = |why| CertificateError::NoAuthority { number: n + 1, why: Box::new(why) };
             let anchor = webpki::anchor_from_trusted_cert(der)
                 .map_err(|why| wrong(CertificateError::Unreadable(why.to_string())))?;
+            // webpki takes an anchor with any key; one that it cannot use would be found out only when a client connects.
             check_key(der).map_err(wrong)?;
             Ok(anchor.to_owned())
         };

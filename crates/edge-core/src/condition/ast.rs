@@ -190,6 +190,7 @@ impl fmt::Display for Expr {
             Self::Arithmetic(operator, left, right) => {
                 left.write_part(self.binding(), f)?;
                 write!(f, " {} ", operator.symbol())?;
+                // Operators of equal binding are read from left to right, so an equal one on the right needs parentheses.
                 right.write_part(self.binding() + 1, f)
             }
             Self::Compare(operator, left, right) => {
@@ -197,6 +198,7 @@ impl fmt::Display for Expr {
                 write!(f, " {} ", operator.symbol())?;
                 right.write_part(self.binding() + 1, f)
             }
+            // A chain within a chain keeps its parentheses: reading the text must give the same expression.
             Self::And(parts) => write_joined(parts, " AND ", binding::AND + 1, f),
             Self::Or(parts) => write_joined(parts, " OR ", binding::OR + 1, f),
             Self::Coalesce(left, right) => {

@@ -22,6 +22,7 @@ pub(super) fn evaluate<'a, S: Subject + ?Sized>(expr: &'a Expr, subject: &'a S) 
             arithmetic(*operator, &evaluate(left, subject), &evaluate(right, subject))
         }
         Expr::Compare(operator, left, right) => {
+            // What kind a value of the body has is known only now; all other kinds were compared when the condition was read.
             let is_of_message = is_of_body(left) || is_of_body(right);
             compare(*operator, &operand(left, subject), &operand(right, subject), is_of_message)
         }
@@ -29,6 +30,7 @@ pub(super) fn evaluate<'a, S: Subject + ?Sized>(expr: &'a Expr, subject: &'a S) 
             let mut all = Value::Bool(true);
             for part in parts {
                 all = and(all, evaluate(part, subject));
+                // `undefined AND false` is false, so only false ends the chain early.
                 if all == Value::Bool(false) {
                     break;
                 }
@@ -38,6 +40,7 @@ pub(super) fn evaluate<'a, S: Subject + ?Sized>(expr: &'a Expr, subject: &'a S) 
         Expr::Or(parts) => {
             let mut any = evaluate(&parts[0], subject);
             for part in &parts[1..] {
+                // `undefined OR true` is true, so only true ends the chain early.
                 if any == Value::Bool(true) {
                     break;
                 }

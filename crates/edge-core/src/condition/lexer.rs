@@ -61,6 +61,7 @@ pub(super) fn next_word(text: &str, from: usize, stop: Option<&str>) -> Result<W
         Token::Name(name) if stop.is_some_and(|stop| name.eq_ignore_ascii_case(stop)) => Token::End,
         token => token,
     };
+    // The name that ends a condition is not part of it: the caller reads on from there.
     let end = if token == Token::End { start } else { start + length };
     Ok(Word { token, start, end })
 }
@@ -210,6 +211,7 @@ fn number(text: &str, offset: usize) -> Result<Option<(f64, usize)>, Wrong> {
         }
     }
     let word = name_length(text);
+    // A minus behind digits is an operator: `1-a` is no name.
     if word > end && byte(end) != b'-' {
         let is_name = text[..word].contains(|c: char| !c.is_ascii_digit() && c != '.');
         return if is_name {

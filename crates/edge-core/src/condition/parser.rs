@@ -196,6 +196,7 @@ impl Parser<'_> {
     /// Reads one part with the operators before it.
     fn operand(&mut self) -> Result<Deep, Wrong> {
         const OPERAND: &str = "write a property, $body.path, a text in quotes, a number, or a function";
+        // Checked before the recursion; the check below is of the finished expression, which chains of operators deepen too.
         if self.depth > DEPTH_MAX {
             return Err(too_deep(self.word.start));
         }
@@ -264,6 +265,7 @@ impl Parser<'_> {
             _ => {}
         }
         let lower = name.to_ascii_lowercase();
+        // IoT Edge reads `TRUE` as a property of that name, which nobody means (decision 0007).
         if ["true", "false", "null", "undefined"].contains(&lower.as_str()) {
             let allowed = format!("write {lower}, or ['{name}'] for a property of that name");
             return Err(Wrong::new(self.word.start, format!("{name:?}"), allowed));

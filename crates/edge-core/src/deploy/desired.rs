@@ -43,6 +43,8 @@ impl Desired {
     pub fn of_generations(mut self, number: impl Fn(&ModuleId) -> u64) -> Self {
         for (name, module) in &mut self.modules {
             match number(name) {
+                // The first module of a name keeps the plain fingerprint: an update of the daemon restarts nothing (decision
+                // 0024).
                 0 => {}
                 number => module.fingerprint = format!("{}-{number}", module.fingerprint),
             }
@@ -54,6 +56,7 @@ impl Desired {
     pub fn credential_for(&self, image: &str) -> Option<&RegistryCredential> {
         let host = registry_of(image);
         self.credentials.iter().find(|credential| {
+            // Docker's own configuration names Docker Hub by a URL, https://index.docker.io/v1/.
             let address = credential.address.split_once("://").map_or(&*credential.address, |(_, rest)| rest);
             let address = address.split('/').next().unwrap_or_default();
             let is_hub = |host: &str| ["docker.io", "index.docker.io"].contains(&&*host.to_ascii_lowercase());
@@ -83,7 +86,9 @@ pub fn generation_of(fingerprint: &str) -> u64 {
 /// effect on the running container, where IoT Edge creates it anew. The order and the case of keys and how the manifest's text
 /// was laid out make no difference.
 pub fn fingerprint(module: &Module) -> String {
+    // Containers from which an earlier version dropped a key are created anew once (decision 0034).
     let mut text = format!("lineside module {}\n", if was_cut(&module.create_options) { 2 } else { 1 });
+    // Quoted as JSON: a line break or `=` in a value must not give two modules one text.
     let quoted = |text: &str| Value::from(text).to_string();
     let _ = writeln!(text, "{}", quoted(&module.image));
     for (name, value) in &module.env {

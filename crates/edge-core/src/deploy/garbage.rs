@@ -29,6 +29,7 @@ pub struct Garbage {
 impl Artifacts {
     /// Notes an image that this gateway pulled.
     pub fn pulled(&mut self, image_id: String) {
+        // An image that is pulled again keeps the number of the deployment that had it.
         self.images.entry(image_id).or_insert(0);
     }
 
@@ -38,6 +39,7 @@ impl Artifacts {
             desired.modules.get(*module).is_some_and(|target| target.fingerprint == seen.fingerprint)
         });
         for (_, seen) in own {
+            // Only images that this gateway pulled are in the map; others are never removed (decision 0081).
             if let Some(last) = self.images.get_mut(&seen.image_id) {
                 *last = number;
             }

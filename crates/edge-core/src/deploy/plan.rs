@@ -259,6 +259,7 @@ impl Planner<'_> {
         }
         let create = Action::Create { module: module.clone(), image };
         match seen {
+            // A dead container cannot run again if the new one fails, so it goes first and makes its name free.
             Some(dead) => {
                 self.remove(module, dead);
                 self.changes.push(create);

@@ -161,6 +161,7 @@ impl Policy {
         ];
         for (key, permitted, is_valid, allowed) in lists {
             for item in permitted.items() {
+                // These mean something as the whole text only, so in a list they are not what their author means.
                 let is_word = ["", "all", "none"].contains(&&*item.to_ascii_lowercase());
                 if is_word || !is_valid(item) {
                     return Err(PolicyError { key, found: item.clone(), allowed });

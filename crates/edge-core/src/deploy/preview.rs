@@ -65,6 +65,7 @@ pub struct ChangedField {
 /// What `next` would do to the modules of a gateway. `former` has the definitions that containers of `observed` were created from, with
 /// the same fingerprints; a module that is observed and not in it has a container of which only the image is known.
 pub fn preview(former: &Desired, observed: &Observed, next: &Desired, now_ms: u64) -> Vec<ModulePreview> {
+    // The gateway gives each module all its chances again when a manifest arrives, so no waits are known here.
     let plan = plan(next, observed, &Restarts::default(), now_ms);
     let modules: BTreeSet<&ModuleId> = next.modules.keys().chain(observed.modules.keys()).collect();
     let preview = |module: &ModuleId| {
@@ -88,6 +89,7 @@ pub fn preview(former: &Desired, observed: &Observed, next: &Desired, now_ms: u6
                 None => of.effect = Effect::Unknown,
             },
         }
+        // Steps that remain here are not caused by the manifest, or follow from a fingerprint that is not known.
         if matches!(of.effect, Effect::Unknown | Effect::Unchanged) {
             of.steps.clear();
         }
@@ -116,6 +118,7 @@ fn step(action: &Action) -> Option<Step> {
         Action::Replace { .. } => Some(Step::Replace),
         Action::Stop { .. } => Some(Step::Stop),
         Action::Remove { .. } => Some(Step::Remove),
+        // To prepare and to rename are parts of a replacement.
         _ => None,
     }
 }

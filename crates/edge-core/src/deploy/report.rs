@@ -135,6 +135,7 @@ pub fn edge_agent(
         last_desired_version: outcome.desired_version,
         last_desired_status: status(outcome),
         runtime: RuntimeReport { r#type: "docker".into(), platform: host.platform.clone() },
+        // IoT Edge reports two system modules; here one program is both.
         system_modules: [("edgeAgent".into(), this_daemon()), ("edgeHub".into(), this_daemon())].into(),
         modules: modules.collect(),
         health: None,
@@ -190,6 +191,7 @@ pub fn bounded(mut report: Map<String, Value>) -> Map<String, Value> {
     while !is_small(&report) {
         let mut is_empty = true;
         modules(&mut report, &mut |modules| {
+            // An eighth at a time: the report is written out once for each attempt, not once for each module.
             let keep = modules.len() - modules.len().div_ceil(8);
             let names: Vec<String> = modules.keys().skip(keep).cloned().collect();
             (is_empty, left_out) = (names.is_empty(), left_out + names.len());
@@ -197,6 +199,7 @@ pub fn bounded(mut report: Map<String, Value>) -> Map<String, Value> {
         });
         let text = format!("only the states of modules are reported, and {left_out} modules are left out");
         report.insert(SHORTENED.into(), text.into());
+        // The rest of the report may be too large by itself.
         if is_empty {
             break;
         }

@@ -204,6 +204,7 @@ impl Restarts {
             return RestartStep::GivenUp;
         }
         let attempt = Attempt { number: restarts.saturating_add(1), limit };
+        // An end at an unknown time counts as long ago, so the module is restarted at once.
         match wait_over_at(since_ms.unwrap_or(0), wait_ms(restarts), now_ms) {
             None => RestartStep::Restart { attempt },
             Some(at_ms) => RestartStep::WaitUntil { at_ms, attempt },
@@ -242,6 +243,7 @@ fn is_as_desired(seen: &ObservedModule, target: &DesiredModule) -> bool {
 /// How long the container runs, or ran.
 fn ran_ms(seen: &ObservedModule, now_ms: u64) -> u64 {
     let until_ms = match seen.state {
+        // Running alone makes no module well whose health check fails.
         ContainerState::Running if seen.is_unhealthy => return 0,
         ContainerState::Running => Some(now_ms),
         ContainerState::Exited { .. } => seen.finished_at_ms,

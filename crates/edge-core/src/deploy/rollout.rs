@@ -288,6 +288,7 @@ fn module_failure(module: &ModuleId, facts: &RolloutFacts<'_>, since_ms: u64) ->
     let cause = if seen.is_out_of_memory { ", because memory ran out" } else { "" };
     let how = match seen.state {
         ContainerState::Running if seen.is_unhealthy => "its health check fails".to_owned(),
+        // A restart by an operator is not counted, and is no failure of the deployment.
         ContainerState::Running if has_ended_since && facts.restarts.count(module) > 0 => {
             format!("it ended and was restarted{cause}")
         }

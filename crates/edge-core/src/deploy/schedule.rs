@@ -74,8 +74,10 @@ pub fn due(plan: &Plan, desired: &Desired, running: &Running, holds: &Holds) -> 
     if is_fetching {
         batches.extend(self::batches(&plan.interim).into_iter().filter(|batch| is_free(&batch.module)));
     }
+    // Modules that are no longer wanted have no rank. `None` sorts before every order, so they go first.
     let rank = |module: &ModuleId| desired.modules.get(module).map(|target| target.spec.startup_order);
     let in_progress = running.iter().map(|(module, kind)| (rank(module), *kind));
+    // Steps that are only due count like those that run: later ones must not overtake them.
     let target = batches.iter().map(|batch| (rank(&batch.module), batch.kind));
     let all: Vec<(Option<u32>, BatchKind)> = in_progress.chain(target).collect();
     let is_preparing = all.iter().any(|(_, kind)| *kind == BatchKind::Prepare);

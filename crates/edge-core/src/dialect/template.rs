@@ -123,6 +123,7 @@ impl FromStr for TopicTemplate {
         if text.is_empty() {
             return Err(TemplateError::Empty);
         }
+        // MQTT keeps topics with `$` in front for the server (MQTT 3.1.1, section 4.7.2).
         if text.starts_with('$') {
             return Err(TemplateError::NotATopic { found: text.to_owned() });
         }

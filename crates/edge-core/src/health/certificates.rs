@@ -112,6 +112,7 @@ pub(super) fn server(facts: &Facts) -> Option<Verdict> {
             "the daemon makes a new one within a minute of its start: start it, or wait",
         );
     }
+    // The daemon renews those that the gateway's own CA signed.
     if !server.is_own && server.not_after_secs < now_secs {
         return error(
             format!("{path} has expired: devices do not connect"),

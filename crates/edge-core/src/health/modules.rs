@@ -69,6 +69,7 @@ pub(super) fn watch_folder(facts: &Facts) -> Option<Verdict> {
 
 pub(super) fn deployment(facts: &Facts) -> Option<Verdict> {
     let deployment = &facts.daemon.as_ref()?.deployment;
+    // Such a module still runs as the former manifest wanted it.
     let outdated = of_modules(facts, |module| module.has_failed && module.status == "running")?;
     match (deployment.version, &deployment.problem) {
         (None, _) => info(
@@ -99,6 +100,7 @@ fn of_modules(facts: &Facts, is_meant: impl Fn(&ModuleFacts) -> bool) -> Option<
 
 pub(super) fn running(facts: &Facts) -> Option<Verdict> {
     let not_running =
+        // A module whose image is still being pulled is `unknown`, which is no fault.
         of_modules(facts, |module| !matches!(&*module.status, "running" | "unhealthy" | "unknown"))?;
     if !not_running.is_empty() {
         return error(

@@ -149,6 +149,7 @@ pub(super) fn damage(facts: &Facts) -> Option<Verdict> {
             )
         },
     ));
+    // Files that somebody removed are no sign of a faulty disk, so the advice is another one.
     if found.is_empty() && !daemon.removed_files.is_empty() {
         return error(
             daemon.removed_files.join("; "),

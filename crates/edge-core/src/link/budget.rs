@@ -131,6 +131,7 @@ impl Budget {
         let at = cause as usize;
         let after = self.spent[at].saturating_add(bytes);
         let Some(limit) = self.limits.bytes[at] else {
+            // Counted to be shown and never limited, so it need not be on disk first.
             self.spent[at] = after;
             self.saved.claimed[at] = after;
             return May::Send;
@@ -144,6 +145,7 @@ impl Budget {
             return May::Wait;
         }
         let ahead = (limit / CLAIMS).max(CLAIM_BYTES);
+        // A claim beyond the limit could never be spent; only a message that is larger than the limit needs one.
         self.saved.claimed[at] = after.saturating_add(ahead).min(limit.max(after));
         May::Save
     }
@@ -159,6 +161,7 @@ impl Budget {
         }
         let ahead = (limit / CLAIMS).max(CLAIM_BYTES).min(left);
         let claimed = self.saved.claimed[at].saturating_sub(self.spent[at]);
+        // How large the message is is not known yet, so a claim is renewed while half of it is left.
         if claimed >= ahead / 2 {
             return May::Send;
         }

@@ -112,6 +112,7 @@ impl Pace {
     pub fn acknowledged(&mut self, ticket: Ticket, now: Duration) {
         self.acknowledged += 1;
         let is_of_round = ticket.number > self.round.sent;
+        // During a probe only its own messages count: those before it may have queued on the line.
         if is_of_round || !self.round.is_probe {
             let took = now.saturating_sub(ticket.at);
             self.round.shortest = Some(self.round.shortest.map_or(took, |shortest| shortest.min(took)));

@@ -237,6 +237,7 @@ impl RetransmitQueue {
         let mut guilty = Vec::new();
         if self.refused > 0 {
             self.items.retain(|item| match &item.state {
+                // Only those that were sent before the message that was taken: the server may refuse everything again since then.
                 State::Refused { nth, why } if *nth < taken => {
                     guilty.push((item.ticket, why.clone()));
                     false
@@ -290,6 +291,7 @@ impl RetransmitQueue {
         let Some(ticket) = self.in_flight.remove(&packet_id) else { return Settled::default() };
         let Some(at) = self.at(ticket) else { return Settled::default() };
         let is_proven = matches!(&self.mode, Mode::Attributing { left } if left.iter().any(|suspect| suspect.ticket == ticket));
+        // A message that is sent while the server takes those of others is refused because of itself.
         if is_proven || fault_attribution::of_puback(code) == Fault::Message {
             self.items.remove(at);
             return Settled { taken: None, guilty: vec![(ticket, why)] };

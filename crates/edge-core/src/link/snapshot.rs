@@ -95,6 +95,7 @@ impl<K: Ord> Assembly<K> {
         let SnapshotPart { generation, part, is_last } = part;
         let current = self.current.take();
         let mut current = match (part, current) {
+            // A first part begins a new snapshot, whatever is left of one before: its sender has begun anew.
             (0, _) => Current { generation, next: 0, named: BTreeSet::new() },
             (_, Some(current)) if current.generation == generation && current.next == part => current,
             _ => return Err(OutOfOrder { generation, part }),

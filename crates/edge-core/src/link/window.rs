@@ -89,6 +89,7 @@ impl Windows {
     pub fn sent(&mut self, packet_id: u16, queue: u64, sequence: u64, now: Duration) {
         debug_assert!(self.free() > 0, "the caller asks `free` first");
         self.unacknowledged.insert(packet_id, (queue, sequence, self.pace.sent(now)));
+        // The pace limits all queues together, so the window of one queue has no smaller limit of its own.
         self.queues.entry(queue).or_insert_with(|| Window::new(MOST)).sent(sequence);
     }
 

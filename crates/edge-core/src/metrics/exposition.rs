@@ -118,6 +118,7 @@ impl Samples<'_> {
             self.line("_bucket", &labels, sum.into());
         }
         self.line("_sum", &labels, distribution.sum.into());
+        // Taken from the buckets: between two loads another observation may come, and the count must equal `+Inf`.
         self.line("_count", &labels, sum.into());
     }
 

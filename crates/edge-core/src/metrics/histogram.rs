@@ -59,6 +59,7 @@ impl Histogram {
     }
 
     pub fn observe(&self, took: Duration) {
+        // Prometheus' buckets include their upper bound (`le`).
         let bucket = self.bounds.partition_point(|bound| *bound < took);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
@@ -67,6 +68,7 @@ impl Histogram {
 
     pub fn distribution(&self) -> Distribution {
         Distribution {
+            // An observation between these loads may be in one and not in the other, which metrics can bear.
             bounds: self.bounds,
             counts: self.buckets.each_ref().map(|count| count.load(Ordering::Relaxed)),
             sum: Duration::from_micros(self.sum_us.load(Ordering::Relaxed)),

@@ -131,6 +131,7 @@ impl ItemBody {
             let (field, found) = (field("filter.loglevel"), level.to_string());
             return Err(PayloadError::Field { field, found, allowed: "write a severity of syslog, 0 to 7" });
         }
+        // IoT Edge's name for all modules, which is no regular expression.
         let id = if self.id.eq_ignore_ascii_case("all") {
             None
         } else {

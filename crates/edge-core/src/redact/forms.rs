@@ -30,6 +30,7 @@ fn hide_private_keys(text: &str) -> Option<String> {
             shown.push_str(&rest[..start]);
             shown.push_str(REDACTED);
             let end = inner.find(END).map(|at| &inner[at + END.len()..]);
+            // A key whose end is missing is hidden to the end of the text.
             rest = end.and_then(|end| end.split_once("-----")).map_or("", |(_, after)| after);
         } else {
             shown.push_str(&rest[..start + BEGIN.len()]);
@@ -148,6 +149,7 @@ fn hide_words(text: &str) -> Option<String> {
     let mut must_hide = false;
     for piece in text.split_inclusive(|c: char| c.is_whitespace() || "\"'`,;&".contains(c)) {
         let word = piece.trim_end_matches(|c: char| c.is_whitespace() || "\"'`,;&".contains(c));
+        // `basic` and `bearer` are ordinary English too: what follows is hidden only if it has the form of a token.
         let is_opaque = word.len() >= 8
             && word.contains(|c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '=');
         let is_web_token = word.len() > 20 && word.contains('.') && word.contains("eyJ");

@@ -35,6 +35,7 @@ pub(super) enum Kind {
 impl<'t> Spans<'t> {
     /// `None` for a text that is not JSON, or is nested deeper than anything that reads it.
     pub(super) fn of(text: &'t str) -> Option<Self> {
+        // Checked by serde_json first, so that what follows need not know the grammar of JSON.
         serde_json::from_str::<IgnoredAny>(text).ok()?;
         let bytes = text.as_bytes();
         let (mut ends, mut open, mut at): (Vec<(usize, usize)>, Vec<usize>, usize) = Default::default();

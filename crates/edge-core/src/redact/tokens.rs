@@ -85,6 +85,7 @@ pub(super) fn hide_tokens(text: &str) -> Option<String> {
         for (at, _) in text.match_indices(prefix) {
             let behind = at + prefix.len();
             let length = text[behind..].find(|c| !is_token(c)).unwrap_or(text.len() - behind);
+            // Within a longer name the prefix means nothing.
             if length >= *length_min && !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric()) {
                 secrets.push(at..behind + length);
             }
@@ -110,6 +111,7 @@ pub(super) fn hide_options(text: &str) -> Option<String> {
     }
     let mut secrets = Vec::new();
     let mut line_start = 0;
+    // A command ends there, and with it the options of its program.
     for line in text.split_inclusive(['\n', ';', '|']) {
         secrets.extend(of_line(line).into_iter().map(|at| at.start + line_start..at.end + line_start));
         line_start += line.len();
@@ -174,6 +176,7 @@ fn without(text: &str, mut secrets: Vec<Range<usize>>) -> Option<String> {
     if secrets.is_empty() {
         return None;
     }
+    // Of two secrets that begin together the longer one comes first and covers the other.
     secrets.sort_by_key(|secret| (secret.start, std::cmp::Reverse(secret.end)));
     let (mut shown, mut up_to) = (String::with_capacity(text.len()), 0);
     for secret in secrets {

@@ -152,8 +152,10 @@ fn read_sink(text: &str, offset: usize) -> Result<Sink, Wrong> {
         [modules, module, inputs, input]
             if modules.eq_ignore_ascii_case("modules") && inputs.eq_ignore_ascii_case("inputs") =>
         {
+            // The name of an input becomes part of the topic on which its module gets the message.
             let is_input = !input.is_empty() && !input.contains(['+', '#', '*', '\0']);
             let module: Option<ModuleId> =
+                // System modules have no inputs.
                 module.parse().ok().filter(|module: &ModuleId| !module.is_system());
             match module {
                 Some(module) if is_input => Ok(Sink::Input { module, input: input.to_owned() }),

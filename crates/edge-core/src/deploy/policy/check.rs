@@ -164,6 +164,7 @@ impl Check<'_> {
                 .iter()
                 .enumerate()
                 .try_for_each(|(index, mount)| self.mount(&field.below(index), mount)),
+            // The other container may have any path of the host mounted.
             "volumesfrom" => only_if(self.permits_every_mount(), "host_mounts"),
             "volumedriver" => only_if(self.permits_every_mount() || text(value) == "local", "host_mounts"),
             "pidmode" => self.namespace(field, value, "pid", &["private"]),
@@ -184,8 +185,10 @@ impl Check<'_> {
                 .iter()
                 .enumerate()
                 .try_for_each(|(index, device)| self.device(&field.below(index), device)),
+            // These name drivers and numbers instead of paths, so no list of paths can permit some of them.
             "devicerequests" | "devicecgrouprules" => only_if(policy.devices.is_all(), "devices"),
             "securityopt" => self.each_text(field, value, |field, option| {
+                // The engine takes both separators.
                 let name = option.split(['=', ':']).next().unwrap_or_default();
                 let is_permitted = policy.security_options || name == "no-new-privileges";
                 self.listed(field, option, is_permitted, "security_options")
@@ -208,6 +211,7 @@ impl Check<'_> {
                 only_if(is_usual || policy.runtimes.contains(|listed| listed == name), "runtimes")
             }
             "oomscoreadj" => {
+                // What is no number cannot be checked and counts as lowered.
                 let is_lowered = value.as_f64().is_none_or(|score| score < 0.0);
                 only_if(policy.host_resources || !is_lowered, "host_resources")
             }
@@ -343,11 +347,13 @@ impl Check<'_> {
             return Err(field.refused(path, "host_mounts"));
         };
         let sockets = self.host.sockets();
+        // A directory above a socket contains the socket, so it is checked in this direction.
         if !policy.docker_socket
             && meant.iter().any(|path| sockets.iter().any(|socket| is_within(socket, path)))
         {
             return Err(field.refused(path, "docker_socket"));
         }
+        // With `docker_socket = true` a socket need not be below one of `host_mounts`.
         let is_socket = meant.iter().all(|path| sockets.contains(path));
         self.listed(field, path, is_socket || self.are_below(&meant, &policy.host_mounts), "host_mounts")
     }
@@ -366,6 +372,7 @@ impl Check<'_> {
 
     fn are_below(&self, meant: &[String], permitted: &Permitted) -> bool {
         let roots =
+            // An operator may have written a link, or where it leads.
             || permitted.items().iter().flat_map(|root| [Some(clean(root)), self.host.resolved(root)]);
         permitted.is_all() || meant.iter().all(|path| roots().flatten().any(|root| is_within(path, &root)))
     }

@@ -73,6 +73,7 @@ impl FromStr for ConnectionString {
         use ConnectionStringError as E;
         let (mut host, mut device, mut module, mut key, mut gateway) = (None, None, None, None, None);
         for (index, part) in text.trim().split(';').enumerate().filter(|(_, part)| !part.is_empty()) {
+            // Keys in base64 end with `=`, so only the first one separates.
             let (name, value) = part.split_once('=').ok_or(E::NotAPair { part: index + 1 })?;
             let value = Some(value.to_owned()).filter(|value| !value.is_empty());
             match name {
@@ -81,6 +82,7 @@ impl FromStr for ConnectionString {
                 "ModuleId" => module = value,
                 "SharedAccessKey" => key = value,
                 "GatewayHostName" => gateway = value,
+                // Azure's strings may have names that have no meaning here.
                 _ => {}
             }
         }

@@ -79,8 +79,10 @@ impl FromStr for Generation {
         let (rest, has_ended) = text.strip_suffix('-').map_or((text, false), |rest| (rest, true));
         let (digits, counter) =
             rest.strip_suffix('~').map_or((rest, Counter::Central), |digits| (digits, Counter::Gateway));
+        // `from_str_radix` also takes capitals and a plus sign, and a number must have one text only.
         let is_written_so = digits.bytes().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase());
         match u64::from_str_radix(digits, 36) {
+            // central stores it in SQLite, whose integers have a sign.
             Ok(number) if is_written_so && i64::try_from(number).is_ok() => {
                 Ok(Self { number, counter, has_ended })
             }

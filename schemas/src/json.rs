@@ -58,6 +58,7 @@ pub fn from_operator<T: DeserializeOwned>(text: &[u8]) -> Result<T, JsonError> {
 /// [`JsonError::TooDeep`] beyond [`DEPTH_MAX`], [`JsonError::Number`], [`JsonError::Key`], and [`JsonError::Wrong`] for text that
 /// is not JSON.
 pub fn check_outside(text: &[u8], twice: Twice) -> Result<(), JsonError> {
+    // The nesting comes first, because the check of keys recurses once for each level.
     check_text(text, DEPTH_MAX)?;
     number::check(text)?;
     keys::check(text, twice)
@@ -100,6 +101,7 @@ pub fn check_text(text: &[u8], max: usize) -> Result<(), JsonError> {
                     return Err(JsonError::TooDeep { max });
                 }
             }
+            // A bracket too many is left to serde, which says where it is.
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' => {
                 at += 1;

@@ -231,6 +231,7 @@ impl Identity {
     pub fn user(user: &UserName, client_id: &str) -> Result<Self, NameError> {
         let mut encoded = String::with_capacity(client_id.len());
         for byte in client_id.bytes() {
+            // Neither `%`, which begins an escape, nor `$`, with which the names of system modules begin.
             let is_plain = byte.is_ascii_alphanumeric() || b"-:._*?!(),=@'".contains(&byte);
             if is_plain { encoded.push(char::from(byte)) } else { encoded.push_str(&format!("%{byte:02X}")) }
         }
@@ -276,6 +277,7 @@ impl Identity {
             None => (text, None),
             Some((device, module)) => (device, Some(module)),
         };
+        // The beginning is one that names must not have, so only the rest is checked as a name.
         let device = match device.strip_prefix(USER).or_else(|| device.strip_prefix(ENROLLING)) {
             Some(rest) => check_text(rest).map(|()| DeviceId(device.to_owned())),
             None => device.parse(),

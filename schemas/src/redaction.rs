@@ -69,6 +69,7 @@ fn find_in_parts(members: &Map<String, Value>, texts: u8) -> Option<String> {
             parts.push((path, last, text));
         }
     }
+    // The members of an object have no order, and the parts are numbered.
     parts.sort();
     parts.chunk_by(|a, b| a.0 == b.0).find_map(|parts| {
         let whole: String = parts.iter().map(|(_, _, text)| text.as_str()).collect();

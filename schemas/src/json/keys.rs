@@ -24,6 +24,7 @@ pub enum Twice {
 
 /// Checks all keys of a text that nests no deeper than serde_json reads.
 pub(super) fn check(text: &[u8], twice: Twice) -> Result<(), JsonError> {
+    // serde's errors carry text only, so the typed error is kept beside it.
     let wrong = RefCell::new(None);
     let mut reader = serde_json::Deserializer::from_slice(text);
     let read = Keys { twice, wrong: &wrong }.deserialize(&mut reader).and_then(|()| reader.end());

@@ -75,6 +75,7 @@ pub fn is_kept(literal: &str) -> bool {
     if !value.is_finite() || value == 0.0 || count > DIGITS_MAX {
         return false;
     }
+    // Doubles below the normal range have fewer digits than others and are compared in full.
     if count <= DIGITS_OF_DOUBLE && value.is_normal() {
         return true;
     }

@@ -51,6 +51,7 @@ fn is_host_like(part: &str) -> bool {
 }
 
 fn is_host(host: &str) -> bool {
+    // Colons within the brackets of an IPv6 address are not a port's.
     let (name, port) = match host.rsplit_once(':').filter(|_| !host.ends_with(']')) {
         Some((name, port)) => (name, Some(port)),
         None => (host, None),

@@ -37,6 +37,7 @@ impl Manifest {
     /// # Errors
     /// As [`Manifest::parse`].
     pub fn parse_over(document: &Value, current: Current<'_>) -> Result<Self, ManifestError> {
+        // A document that a viewer has read has marks in place of secrets; stored, it would replace the secrets.
         refuse_redacted(find_redacted(document))?;
         let mut sections = Self::sections_over(document, current)?;
         let (agent, hub) = (ModuleId::edge_agent(), ModuleId::edge_hub());
@@ -53,6 +54,7 @@ impl Manifest {
         };
         let edge_hub = sections.remove(&hub).unwrap_or_else(|| current(&hub));
         let manifest = Self { module_twins: sections, ..Self::from_twins(&edge_agent, &edge_hub)? };
+        // Whoever gives a document can correct it, so one invalid part refuses all of it (decision 0008).
         let mut modules = manifest.edge_agent.modules.values();
         if let Some(refused) = modules.find_map(|module| module.create_options_refused.clone()) {
             return Err(refused);
@@ -77,6 +79,7 @@ impl Manifest {
         if text.len() > DOCUMENT_BYTES_MAX {
             return Err(refuse(format!("{} bytes", text.len()), format!("{DOCUMENT_BYTES_MAX} are allowed")));
         }
+        // Editors on Windows write a byte order mark.
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         json::from_operator(text).map_err(|why| match why {
             JsonError::TooDeep { max } => {

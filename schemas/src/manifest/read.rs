@@ -28,6 +28,7 @@ fn schema_version(section: &Object<'_>, minor_max: u32) -> Result<String, Manife
         _ => format!("allowed are \"1.0\" to \"1.{minor_max}\""),
     };
     let field = section.require("schemaVersion", &allowed)?;
+    // The version may be written as a number: 1.0.
     let text = field.plain_text().unwrap_or_default();
     let parts: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
     match parts.as_deref() {
@@ -55,6 +56,7 @@ pub(super) fn edge_agent(members: &Map<String, Value>) -> Result<EdgeAgent, Mani
     if let Some(system) = section.object("systemModules")? {
         for name in ["edgeAgent", "edgeHub"] {
             if let Some(object) = system.object(name)? {
+                // Their images are not checked: these modules never become containers.
                 let system_module = module(&object, |image| Some(image.to_owned()))?;
                 edge_agent.system_modules.insert(name.to_owned(), system_module);
             }
@@ -170,6 +172,7 @@ pub(super) fn create_options(settings: &Object<'_>) -> Result<Option<Options>, M
         text.push_str(chunk.text()?);
         index += 1;
     }
+    // A gap would cut the options off without an error.
     if let Some(stray) = (index + 1..=CHUNK_LAST).find_map(|later| settings.get(&chunk_key(later))) {
         return Err(stray.refuse(
             format!("a chunk without {} before it", chunk_key(index)),
@@ -191,6 +194,7 @@ fn environment(module: &Object<'_>) -> Result<BTreeMap<String, String>, Manifest
     let Some(env) = module.object("env")? else { return Ok(BTreeMap::new()) };
     let mut variables = BTreeMap::new();
     for (name, field) in env.fields() {
+        // The engine takes variables as `NAME=value`.
         if name.is_empty() || name.contains(['=', '\0']) {
             return Err(field.refuse(
                 format!("the variable name {name:?}"),
@@ -218,6 +222,7 @@ fn environment(module: &Object<'_>) -> Result<BTreeMap<String, String>, Manifest
 
 pub(super) fn edge_hub(members: &Map<String, Value>) -> Result<EdgeHub, ManifestError> {
     let section = section("$edgeHub", members);
+    // Keys with `$` are the twin's own, such as `$version`: such a section is empty.
     if members.keys().all(|key| key.starts_with('$')) {
         return Ok(EdgeHub::default());
     }
@@ -227,6 +232,7 @@ pub(super) fn edge_hub(members: &Map<String, Value>) -> Result<EdgeHub, Manifest
             match route(name, &field) {
                 Ok(Some(route)) => drop(edge_hub.routes.insert(name.to_owned(), route)),
                 Ok(None) => {}
+                // A gateway goes on with its other routes (decision 0008).
                 Err(refused) => drop(edge_hub.routes_refused.insert(name.to_owned(), refused)),
             }
         }
@@ -234,6 +240,7 @@ pub(super) fn edge_hub(members: &Map<String, Value>) -> Result<EdgeHub, Manifest
     if let Some(store) = section.object("storeAndForwardConfiguration")?
         && let Some(field) = store.get("timeToLiveSecs")
     {
+        // A negative number stands for as long as there is space.
         edge_hub.time_to_live_secs = u64::try_from(field.integer(i64::from(i32::MIN), u32::MAX.into())?).ok();
     }
     edge_hub.authorizations = authorization::authorizations(&section)?;
@@ -242,6 +249,7 @@ pub(super) fn edge_hub(members: &Map<String, Value>) -> Result<EdgeHub, Manifest
 
 /// A route as a text or as an object; a blank text is no route (edgeHub skips it too).
 fn route(name: &str, field: &Field<'_>) -> Result<Option<Route>, ManifestError> {
+    // The name is a key of the twin, and IoT Hub's twins forbid these characters in keys.
     if name.is_empty() || name.contains(['.', '$', '#', ' ']) {
         return Err(field.refuse(
             format!("the route name {name:?}"),

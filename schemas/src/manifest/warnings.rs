@@ -194,6 +194,7 @@ impl Warnings {
                 for (key, field) in object.fields() {
                     match known.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)) {
                         Some((_, below)) => self.below(below, &field),
+                        // Keys with `$` are the twin's own, such as `$version`.
                         None if key.starts_with('$') => {}
                         None => self.unknown(&field.path, key, known.iter().map(|(name, _)| *name)),
                     }
@@ -256,6 +257,7 @@ fn nearest(key: &str, known: impl Iterator<Item = &'static str>) -> Option<&'sta
         (distance(&folded, &name_folded), name)
     });
     let (distance, name) = distances.min_by_key(|(distance, _)| *distance)?;
+    // Short keys would be near to many others by two changes.
     (distance <= 2.min(name.len() / 3).max(1)).then_some(name)
 }
 

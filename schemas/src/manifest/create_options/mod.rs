@@ -238,6 +238,7 @@ impl Normalizer {
 
     fn unfit(&mut self, allowed: &'static str, node: Node) -> Value {
         let found = found(&node);
+        // Noted and not refused here: a document with it is refused, a twin leaves out this module only (decision 0034).
         self.misfit.get_or_insert_with(|| Misfit { path: self.path.join("."), found, allowed });
         self.plain(node)
     }

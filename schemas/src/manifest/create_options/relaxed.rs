@@ -147,6 +147,7 @@ impl Reader<'_> {
 
     fn value(&mut self, depth: usize) -> Result<Node, RelaxedError> {
         match self.peek() {
+            // Before the next level, because the reader recurses.
             Some('{' | '[') if depth == self.depth_max => {
                 let what = format!("found more than {depth} levels of objects and arrays");
                 Err(self.error(&what))

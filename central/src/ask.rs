@@ -41,6 +41,7 @@ pub fn post(listen: SocketAddr, path: &str, line: &str, body: &Value) -> Result<
 
 fn ask(listen: SocketAddr, request: &str, line: &str, body: &str) -> Result<Value, AskError> {
     let mut address = listen;
+    // The command runs on the machine of this central, which then answers on loopback as well.
     if listen.ip().is_unspecified() {
         address.set_ip(match listen.ip() {
             IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),

@@ -225,6 +225,7 @@ impl KeepConfig {
         const DAY_MS: u64 = 24 * 3600 * 1000;
         AuditLimits {
             rows: self.audit_rows,
+            // Anybody can cause refusals, so they have a limit of their own and never push out changes.
             refused_rows: self.audit_rows / 10,
             age_ms: u64::from(self.audit_days) * DAY_MS,
         }
@@ -343,6 +344,7 @@ impl Config {
 
 fn is_public_url(url: &str) -> bool {
     let Ok(uri) = url.parse::<axum::http::Uri>() else { return false };
+    // `Uri` drops what follows a `#` without an error, so the text is searched for it.
     matches!(uri.scheme_str(), Some("http" | "https")) && uri.query().is_none() && !url.contains('#')
 }
 

@@ -173,6 +173,7 @@ impl Checker<'_> {
                 if !value.is_null() {
                     let before = self.faults.len();
                     self.value(&at, value, schema);
+                    // A value of the wrong type needs no second fault about its range.
                     if self.faults.len() == before {
                         self.range(&at, value, content);
                     }

@@ -141,6 +141,7 @@ fn man(dir: &Path) -> anyhow::Result<()> {
 }
 
 fn serve(data: &DataArgs) -> anyhow::Result<()> {
+    // Before any file is made: the store and the certificate authority hold keys.
     edge_hub::private_files::make_new_files_private();
     let config = data.config_for_new()?;
     // Before anything opens files: what finds none left, such as the sources of random numbers, may panic.
@@ -148,6 +149,7 @@ fn serve(data: &DataArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("starting the async runtime")?;
     runtime.block_on(async {
         let stop = CancellationToken::new();
+        // Before the start, which may take long: a signal to stop is not lost meanwhile.
         tasks::spawn_essential("signals", stop_on_signal(stop.clone())?);
         let running = server::start(config, stop).await?;
         logging::print(&format!("central ready: {} mqtts://{}", running.http_url(), running.mqtts));

@@ -200,6 +200,7 @@ impl Service for CentralService {
     async fn report(self: &Arc<Self>, client: &Client, patch: Map<String, Value>) -> Result<u64, Rejected> {
         let (of, now_ms) = (client.identity.clone(), now_ms());
         let written = self.0.store.submit(move |c| {
+            // It may have been deleted a moment ago: its connection is closed after that.
             if devices::get(c, &of.device)?.is_none() {
                 return Err(no_device(&of.device));
             }
@@ -242,6 +243,7 @@ impl Service for CentralService {
     }
 
     fn connected(self: &Arc<Self>, client: &Client) {
+        // A device that enrols is no device yet, so it is not shown as connected.
         if client.identity.is_local() {
             return;
         }

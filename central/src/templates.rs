@@ -70,9 +70,11 @@ pub async fn store(
     write: TemplateWrite,
     precondition: Precondition,
 ) -> Result<DeviceTemplate, ServiceError> {
+    // Checked before the writer's turn; when another change comes in between, it is checked once more.
     for _ in 0..TRIES_MAX {
         let of = id.clone();
         let read = move |c: &Connection| {
+            // The revision also of a template that cannot be read, which may be replaced as well.
             Ok::<_, ServiceError>((templates::get(c, &of)?, templates::revision(c, &of)?))
         };
         let (existing, revision) = store.read(read).await?;
@@ -272,6 +274,7 @@ pub async fn make_from_device(
             if existing != Some(device.revision) {
                 return Ok(Checked::Outdated);
             }
+            // Only as a new one: a template that took the id meanwhile is not overwritten.
             let Checked::Written(template) = template.write(c, None)? else { return Ok(Checked::Outdated) };
             device.template = Some(template.id.clone());
             device.revision += 1;
@@ -366,6 +369,7 @@ fn observations(c: &Connection, of: &DeviceId) -> Result<Vec<Observation>, Servi
         observations.push(Observation { component, name: named.name, value, source: Source::Telemetry });
     }
     let identity = Identity::device(of.clone());
+    // The reported value comes first, because the first sample that has a schema decides.
     for half in [Half::Reported, Half::Desired] {
         let section = twins::section(c, &identity, half)?.section;
         for (name, value) in section.properties {

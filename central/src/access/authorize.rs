@@ -151,6 +151,7 @@ pub(crate) fn is_current_module(
     module: &ModuleId,
     generation: Option<Generation>,
 ) -> Result<(), ServiceError> {
+    // Only central numbers modules (decision 0047).
     if let Some(Generation { number, counter: Counter::Central, .. }) = generation
         && number < modules::generation(c, gateway, module)?
     {
@@ -220,6 +221,7 @@ fn is_current(
             remove(c, &device)?;
             bring(c, gateway, &id, Some(generation))
         }
+        // A device that an operator registered or took over stays the operator's (decision 0029).
         Counter::Gateway => Ok(devices::put(c, &Device { gateway_generation: number, ..device })?),
     }
 }

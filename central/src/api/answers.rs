@@ -90,6 +90,7 @@ impl Turns {
 
     /// Waits for one of the caller's own turns, which are those of answers or of changes.
     async fn own(&self, turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
+        // Whoever gets a turn at once does not count among those that wait.
         if let Ok(own) = turns.clone().try_acquire_owned() {
             return Ok(own);
         }
@@ -151,6 +152,7 @@ impl Answers {
             Ok(made) => made,
             Err(refused) => return refused.into_response(),
         };
+        // The turn is kept until the answer has its bytes, so that what is made and not sent stays bounded.
         let response = counted(turns, response).await;
         drop(own);
         response
@@ -187,6 +189,7 @@ fn joined<T>(done: Result<T, JoinError>) -> Result<T, ApiError> {
 async fn counted(turns: Arc<Turns>, response: Response) -> Response {
     // A stream of events has no length: it holds nothing of what it tells.
     let Some(length) = response.body().size_hint().exact() else { return response };
+    // An answer that is larger than all that a caller may have is sent when nothing else of it is.
     let units = u32::try_from(length / UNIT_BYTES as u64).unwrap_or(u32::MAX).min(UNITS_OF_CALLER_MAX);
     let held = turns.units.clone().acquire_many_owned(units).await;
     response.map(|body| Body::new(Held { body, _turns: turns, _units: held.ok() }))

@@ -107,6 +107,7 @@ pub(super) async fn list(
     };
     let query = AuditQuery { before: parameters.before, who: parameters.who, path: parameters.path, limit };
     let rows = store.read(move |c| Ok::<_, StoreError>(audit::list(c, &query)?)).await?;
+    // A page that is not full is the last one.
     let next_before = rows.last().filter(|_| u32::try_from(rows.len()) == Ok(limit)).map(|last| last.id);
     Ok(Json(AuditPage { value: rows.into_iter().map(AuditRow::from).collect(), next_before }))
 }

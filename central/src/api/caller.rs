@@ -22,6 +22,7 @@ impl ClientAddress {
         };
         let peer = || parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0.ip());
         let address = is_behind_proxy.then(forwarded).flatten().or_else(peer);
+        // An IPv4 client of an IPv6 listener has the address that it has everywhere else.
         Self(address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical())
     }
 }

@@ -219,6 +219,7 @@ pub(super) async fn call(
         Some(model) => model.check_command(&method, &payload),
         None => Ok(()),
     };
+    // Before the command is stored: a template that is published in between is not seen (decision 0063).
     services.store.read::<_, ServiceError>(check).await?;
     if let Some(valid_for) = command.valid_for {
         let kept = services.waiting_commands.keep(target, request, valid_for).await?;

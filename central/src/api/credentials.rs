@@ -117,6 +117,7 @@ impl Credentials {
                 () = self.0.stop.cancelled() => return,
             }
             let snapshot: Vec<(u64, Credential, Role)> = {
+                // Under the same lock as `watch`, which starts another task when none is running.
                 let mut state = self.state();
                 if state.watched.is_empty() {
                     state.is_running = false;
@@ -130,6 +131,7 @@ impl Credentials {
             let find_ended = move |c: &rusqlite::Connection| {
                 let mut ended = Vec::new();
                 for (id, credential, role) in snapshot {
+                    // A changed role ends the stream as well: what it sends was chosen for the role that it began with.
                     if credential.role(c, now_ms)? != Some(role) {
                         ended.push(id);
                     }

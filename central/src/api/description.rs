@@ -124,6 +124,7 @@ fn refuse_null(description: &mut OpenApi) {
     let mut seen = BTreeSet::new();
     while let Some(name) = names.pop() {
         let Some(RefOr::T(Schema::Object(object))) = components.schemas.get_mut(&name) else { continue };
+        // Schemas name each other, and some name themselves.
         if !seen.insert(name) {
             continue;
         }
@@ -168,6 +169,7 @@ fn not_null(schema: &mut RefOr<Schema>) {
         RefOr::T(Schema::Array(array)) => without(&mut array.schema_type),
         RefOr::T(Schema::OneOf(one_of)) => {
             let named = one_of.items.iter().find(|item| matches!(item, RefOr::Ref(_))).cloned();
+            // An optional reference is described as one of two: `null` and the reference.
             if let Some(named) = named.filter(|_| one_of.items.len() == 2) {
                 *schema = named;
             }
@@ -203,6 +205,7 @@ fn add_answers(method: &Method, path: &str, operation: &mut Operation) {
         .chain(OF_BODIES.iter().filter(|_| has_body));
     for (status, description) in common {
         let answers = &mut operation.responses.responses;
+        // What a handler describes itself stays as it is.
         answers.entry((*status).to_owned()).or_insert_with(|| RefOr::T(error(description)));
     }
     for (status, answer) in &mut operation.responses.responses {

@@ -220,6 +220,7 @@ fn assigned(
 fn body(c: &Connection, device: Device, expand: Option<Expand>) -> Result<DeviceBody, ServiceError> {
     Ok(DeviceBody {
         etag: device.etag(),
+        // False while it waits for approval, as in IoT Central; writing true approves it (decision 0052).
         enabled: device.admission() == Admission::Admitted,
         deployment_manifest: assigned(c, &device, expand)?,
         display_name: device.display_name,

@@ -185,6 +185,7 @@ impl AttestationRequest {
     /// The stored value, changed by this request.
     fn over(self, stored: GroupAttestation) -> Result<GroupAttestation, ServiceError> {
         let wrong = |why: &str| Err(ServiceError::Wrong(why.to_owned()));
+        // Only its kind counts here; the keys that it makes are thrown away.
         match (self.empty()?, stored) {
             (GroupAttestation::Keys(_), GroupAttestation::Keys(mut keys)) => {
                 if self.x509.is_some() {

@@ -127,6 +127,7 @@ pub(super) async fn status(
         .await?;
     let identity = Identity::device(device.id.clone());
     let since = services.connections.since(&identity, device.gateway.as_ref());
+    // They are parts of the gateway's own program, whose state the gateway itself shows.
     let modules = modules.into_iter().filter(|module| !module.is_system()).map(|name| {
         let module = Identity::module(device.id.clone(), name.clone());
         let since = services.connections.since(&module, Some(&device.id));
@@ -149,6 +150,7 @@ pub(super) async fn status(
         modules,
         connected: since.is_some(),
         since: since.map(rfc3339),
+        // The time of coming or going stays the same while the device is connected and sends.
         last_seen: device.last_seen_ms.max(received).map(rfc3339),
         gateway: device.gateway.map(String::from),
         identity_conflict: services.clients.conflict(&identity).map(ConflictBody::from),

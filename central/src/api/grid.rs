@@ -313,6 +313,7 @@ impl Reading {
         states: &DeviceStates,
     ) -> Result<Vec<(GridDevice, DeviceState)>, StoreError> {
         let is_descending = self.query.is_descending;
+        // `kept` sorts, so the order in which the store is read does not count.
         let query = GridQuery { is_descending: false, ..self.query.clone() };
         let mut kept: BTreeSet<(u8, String)> = BTreeSet::new();
         grid::scan(c, &query, |device| {

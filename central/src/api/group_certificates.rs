@@ -126,6 +126,7 @@ impl CertificateRequest {
         let der = read(&text).map_err(|why| wrong(why.to_string()))?;
         let now_secs = now_ms() / 1000;
         x509::valid_until(&der, now_secs).map_err(|why| wrong(format!("it cannot be used: {why}")))?;
+        // Refused here, so that the operator learns of it and not each device that enrols.
         Authorities::new(&[der.as_slice().into()]).map_err(|why| wrong(why.to_string()))?;
         let certificate = STANDARD.encode(&der);
         // The same one again stays verified.

@@ -49,6 +49,7 @@ impl PublicAddress {
             return url.clone();
         }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        // It becomes a part of addresses in the answer, so it is not copied as it came.
         match host.map(Authority::try_from) {
             Some(Ok(host)) => format!("{}://{host}", self.scheme),
             _ => String::new(),

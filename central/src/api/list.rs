@@ -24,6 +24,7 @@ impl<T> Page<T> {
         address: &ListAddress,
         position: impl Fn(&T) -> String,
     ) -> Self {
+        // Whether more follow is not looked up: behind a list that ends with a full page is an empty one.
         let is_full = u32::try_from(value.len()) == Ok(limit);
         let next_link = value.last().filter(|_| is_full).map(|last| address.after(&position(last)));
         Self { value, next_link }

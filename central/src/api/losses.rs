@@ -160,6 +160,7 @@ pub(super) async fn totals(
     let mut by_cause = BTreeMap::new();
     for total in &totals {
         let sum: &mut u64 = by_cause.entry(total.cause.clone()).or_default();
+        // Beyond, a reader of JSON would show another number than was sent.
         *sum = sum.saturating_add(total.count).min(losses::COUNT_MAX);
     }
     Ok(Json(TotalsBody { by_cause, value: totals.into_iter().map(total_body).collect() }))

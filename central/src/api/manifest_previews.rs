@@ -178,6 +178,7 @@ fn facts(c: &Connection, states: &DeviceStates, gateway: &DeviceId) -> Result<De
         desired_version: agent.version,
         agent: agent.properties,
         hub: section(ModuleId::edge_hub(), Half::Desired)?.properties,
+        // A section that was never written says nothing, which is not the same as an empty report.
         reported: (reported.version > 0).then(|| ReceivedReport::of(&reported.properties)),
         is_connected: states.is_connected(gateway),
     })
@@ -193,6 +194,7 @@ fn changed_twins(
     for (module, desired) in &manifest.module_twins {
         let of = Identity::module(gateway.clone(), module.clone());
         let stored = twins::section(c, &of, Half::Desired)?;
+        // What cannot be read is replaced in any case.
         if stored.is_unreadable || stored.section.properties != *desired {
             changed.push(module.to_string());
         }

@@ -204,6 +204,7 @@ fn survey(c: &Connection, states: &DeviceStates) -> Result<Survey, ServiceError>
 
 fn rank(device: &GridDevice, state: &DeviceState) -> Rank {
     let since = state.since.clone();
+    // A missing time sorts before all others, so whether there is one counts first.
     (group(state), !device.is_gateway, since.is_none(), since, device.id.to_string())
 }
 

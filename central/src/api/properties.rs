@@ -157,6 +157,7 @@ pub(super) async fn desire(
     let target = of.clone();
     let split = move |c: &Connection| match conformance::of_target(c, &target)? {
         Some(model) => Ok((model.split(properties, takes_unmodeled)?, is_whole)),
+        // Without a model nothing says which properties are cloud properties, so those that are kept stay.
         None => Ok((Parts { desired: properties, ..Parts::default() }, false)),
     };
     let (parts, is_whole) = services.store.read::<_, ServiceError>(split).await?;

@@ -158,6 +158,7 @@ fn find(c: &Connection, states: &DeviceStates, manifest: &str) -> Result<Vec<Fou
     grid::scan(c, &GridQuery { filter, ..GridQuery::default() }, |device| {
         let progress = states.report(c, &device)?.rollout;
         let is_up_to_date = !out_of_date.contains(device.id.as_str());
+        // What failed still needs a person first, also when the stored manifest was changed since.
         let state = if is_up_to_date { progress.state } else { progress.state.min(RolloutState::OutOfDate) };
         found.push(Found { device, progress, state, is_up_to_date });
         Ok::<_, ServiceError>(true)

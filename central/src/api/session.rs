@@ -76,6 +76,7 @@ impl<S: Send + Sync> FromRequestParts<S> for SignInContext {
 
 impl SignInContext {
     fn set_cookie(&self, secret: &str, max_age_s: u64) -> [(HeaderName, HeaderValue); 1] {
+        // Over plain HTTP browsers would drop a cookie with `Secure` (decision 0048).
         let secure = if self.public.is_https() { "; Secure" } else { "" };
         let cookie =
             format!("{COOKIE}={secret}; Path=/; Max-Age={max_age_s}; HttpOnly; SameSite=Strict{secure}");

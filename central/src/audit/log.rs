@@ -31,6 +31,7 @@ impl Audit {
     pub fn begin(&self, entry: Entry) -> Result<Begun, StoreError> {
         let limits = self.limits;
         let mut begun = self.store.submit(move |c| Ok::<_, StoreError>(rows::begin(c, &entry, &limits)?));
+        // A row that the store rejects fails at once; one that it takes is not committed yet.
         match (&mut begun).now_or_never() {
             None => Ok(Begun(begun)),
             Some(Ok(id)) => Ok(Begun(ready(Ok(id)).boxed())),

@@ -171,6 +171,7 @@ fn ask_serving(
     role: Role,
     ask: impl FnOnce(std::net::SocketAddr, &str) -> Result<serde_json::Value, central::ask::AskError>,
 ) -> anyhow::Result<serde_json::Value> {
+    // So that the token ends also when this command is killed before it deletes it.
     const WITHIN_MS: u64 = 60_000;
     let config = data.config_for_existing()?;
     let now_ms = clock::now_ms();
@@ -180,6 +181,7 @@ fn ask_serving(
     in_store(&config, move |c| tokens::insert(c, &hash, &grant))?;
     let answer = ask(config.http.listen, &new.line);
     let name = name.as_str().to_owned();
+    // Before the answer is looked at: the token goes also when the request failed.
     in_store(&config, move |c| tokens::delete(c, &name))?;
     Ok(answer?)
 }

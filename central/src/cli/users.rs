@@ -71,6 +71,7 @@ fn password(file: Option<&Path>, name: &UserName) -> anyhow::Result<(NewPassword
     let reading = || format!("reading {}", file.display());
     let bytes = input_file::read_or_stdin(file, FILE_BYTES_MAX).with_context(reading)?;
     let text = String::from_utf8(bytes).with_context(reading)?;
+    // The line break at the end of a file is no part of the password.
     let text = text.strip_suffix('\n').unwrap_or(&text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     let password = NewPassword::new(text, name).with_context(reading)?;
@@ -99,6 +100,7 @@ fn add(data: &DataArgs, name: UserName, role: Role, file: Option<&Path>) -> anyh
         let user = accounts::add(c, &name, role, &hash)?;
         note(c, &limits, "central user add", EntryKind::Created, format!("/api/users/{}", user.id))
     })?;
+    // The code is for the first user alone, and there is one now.
     setup_code::remove_code(&config.data_dir)?;
     match made {
         Some(password) => logging::print(&password),
@@ -139,6 +141,7 @@ fn remove(data: &DataArgs, user: String) -> anyhow::Result<()> {
 fn set_password(data: &DataArgs, user: String, file: Option<&Path>) -> anyhow::Result<()> {
     let config = data.config_for_existing()?;
     let limits = config.keep.audit_limits();
+    // The user is read first: a password is checked against the user's name.
     let user = in_store_with(&config, move |c| accounts::find(c, &user))?;
     let (password, made) = password(file, &user.name)?;
     let hash = password.hash()?;

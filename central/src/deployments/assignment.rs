@@ -103,6 +103,7 @@ pub(crate) fn assign(
     gateway.manifest_id = id;
     sections.entry(ModuleId::edge_hub()).or_default();
     delete_others(c, gateway, &sections)?;
+    // Before the sections are written: it reads what the manifest before named.
     count_generations(c, gateway, &sections)?;
     write_sections(c, gateway, sections, now_ms)
 }
@@ -157,6 +158,7 @@ fn write_sections(
         let stored = twins::section(c, &identity, Half::Desired)?;
         let is_unreadable = stored.is_unreadable;
         let stored = stored.section;
+        // A section that was never written has to be, even when it is empty: version 0 says that there is none.
         if stored.version == 0 || is_unreadable || stored.properties != properties {
             let section = Section { version: stored.version + 1, properties };
             twins::write(c, &identity, Half::Desired, &section, now_ms)?;

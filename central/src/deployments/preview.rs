@@ -107,6 +107,7 @@ impl DeploymentFacts {
             let container = ObservedModule {
                 container_id: name.to_string(),
                 image: module.settings.image.clone().unwrap_or_default(),
+                // Without a fingerprint the planner takes it for another container, and the preview shows it as not known.
                 fingerprint: known.map(|known| known.fingerprint.clone()).unwrap_or_default(),
                 state,
                 ..ObservedModule::default()
@@ -157,6 +158,7 @@ impl DeploymentFacts {
 fn container_state(runtime_status: &str) -> Option<ContainerState> {
     match runtime_status {
         "running" | "unhealthy" => Some(ContainerState::Running),
+        // Which code it was does not matter, only that it is not 0.
         "backoff" | "failed" => Some(ContainerState::Exited { code: 1 }),
         "stopped" => Some(ContainerState::Exited { code: 0 }),
         "dead" => Some(ContainerState::Dead),

@@ -243,6 +243,7 @@ pub fn causes(facts: &DiagnosisFacts) -> Vec<Cause> {
     causes.extend(findings(facts));
     causes.extend(losses(facts));
     causes.extend(contents(facts));
+    // Every other cause may be the reason why it is quiet.
     if causes.is_empty() {
         causes.extend(quiet(facts));
     }
@@ -452,6 +453,7 @@ fn contents(facts: &DiagnosisFacts) -> Vec<Cause> {
 
 fn quiet(facts: &DiagnosisFacts) -> Option<Cause> {
     let since_ms = facts.connected_since_ms?;
+    // The time for which it was away is no silence of a connected device.
     let heard_ms = facts.last_message_ms.unwrap_or(since_ms).max(since_ms);
     if facts.is_gateway || facts.now_ms.saturating_sub(heard_ms) < QUIET_MS {
         return None;

@@ -86,6 +86,7 @@ impl ReportCache {
         {
             return Ok(report.clone());
         }
+        // Without the lock: reports of others do not wait for the store.
         let report = GatewayReport::read(c, gateway, versions)?;
         let mut reports = lock();
         if reports.len() >= KEPT_MAX {

@@ -92,6 +92,7 @@ pub struct Health {
 impl Health {
     /// The last look when it is fresh, a new one otherwise.
     pub async fn report(&self, store: &Store, telemetry: &Ingest) -> Arc<Report> {
+        // Held while the check is made: others wait for its result instead of making one of their own.
         let mut last = self.last.lock().await;
         if let Some((_, report)) = last.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
             return report.clone();

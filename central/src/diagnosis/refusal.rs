@@ -55,6 +55,7 @@ impl Refusal {
     /// Reads a listener's text.
     pub fn of(why: &str) -> Self {
         let has = |part: &str| why.contains(part);
+        // The order counts: some texts have parts by which several kinds are known.
         if has("operator's approval") {
             Self::NotApproved
         } else if has("blocked") || has("disabled") {

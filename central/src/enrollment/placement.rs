@@ -81,6 +81,7 @@ pub(crate) fn place(
     let mut changed = Vec::new();
     if let Some(stored) = stored {
         relationships::delete(c, &stored.source, &stored.id)?;
+        // The gateway before drops the messages that it has taken, so they wait here again (decision 0024).
         cloud_messages::taken_back(c, &device.id)?;
         changed.push(stored.source);
     }

@@ -271,6 +271,7 @@ fn by_certificate(
         let Some(authorities) = verified(signing) else { continue };
         match authorities.check(&certificates, &shown.registration_id, now_secs) {
             Ok(_) => {
+                // Another group may have the same authority and list the gateway.
                 if let Some(gateway) = unplaced_via.filter(|gateway| !group.gateways.contains(gateway)) {
                     why = ProofError::GatewayNotListed { group: group.id, gateway: gateway.clone() };
                     continue;

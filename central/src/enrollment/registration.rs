@@ -52,6 +52,7 @@ pub(super) fn register(
     let (group, device) = match source {
         Source::Own => (String::new(), stored.clone()),
         Source::Group { id: group, is_edge, auto_approve, given } => {
+            // A registered device stays what it is, whatever its group says now.
             let is_gateway = stored.as_ref().filter(|device| device.revision > 0);
             let is_gateway = is_gateway.map_or(is_edge, |device| device.is_gateway);
             let device = stored.clone().unwrap_or_else(|| new_device(id.clone()));
@@ -92,8 +93,10 @@ pub(super) fn register(
     let enrollment = EnrollmentRecord {
         group,
         operation_id: format!("{}.{}", site.id_scope, uuid::Uuid::new_v4()),
+        // What central has checked itself once, no claim of a gateway takes back (decision 0023).
         is_bound: evidence != Evidence::GatewayClaim || before.as_ref().is_some_and(|before| before.is_bound),
         token_ends_at: match evidence {
+            // The newest end that was ever shown: an older token that is sent again moves nobody (decision 0023).
             Evidence::Token { ends_at } => ends_at.max(token_ends_at),
             Evidence::Handshake | Evidence::GatewayClaim => token_ends_at,
         },

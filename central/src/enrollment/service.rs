@@ -135,6 +135,7 @@ impl Enrollment {
             EnrolmentRequest::Status { operation_id } => {
                 let hub = self.hub.clone();
                 let read = move |c: &Connection| {
+                    // An operation id alone proves nothing.
                     prove(c, &enrolment, &site, via.as_ref())?;
                     status(c, &enrolment.registration_id, &operation_id, &hub, site.now_ms)
                 };

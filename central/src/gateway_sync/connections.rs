@@ -77,6 +77,7 @@ impl Connections {
         let mut inner = self.inner();
         inner.direct.insert(who.clone(), (connection, now_ms));
         inner.note(&who.device);
+        // A snapshot of the connection before must not be completed by parts of this one.
         if let Some(behind) = inner.behind.get_mut(&who.device) {
             (behind.snapshot, behind.version) = (Assembly::default(), 0);
         }
@@ -147,6 +148,7 @@ impl Connections {
             inner.note(gateway);
         }
         let Behind { clients, snapshot, .. } = inner.behind.entry(gateway.clone()).or_default();
+        // Gateways of older versions send the whole list in one message (decision 0021).
         let is_whole = presence.is_complete && presence.snapshot.is_none();
         if is_whole {
             clients.clear();
@@ -165,6 +167,7 @@ impl Connections {
                 clients.insert(client.identity.clone(), client.since_ms);
             }
         }
+        // Only with the last part: until then nobody is known to be gone (decision 0021).
         if let Some(named) = named {
             clients.retain(|identity, _| named.contains(identity));
         }

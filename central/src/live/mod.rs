@@ -89,6 +89,7 @@ impl LiveFeed {
         last: Option<&str>,
     ) -> Result<Subscription, NoPlace> {
         self.subscribers().take(&subscriber)?;
+        // Before the position is taken, so that no event between the two is missed.
         let head = self.0.head.subscribe();
         let position = self.ring().subscribe(devices, last);
         let subscription = Subscription { feed: self.clone(), position, head, subscriber };
@@ -130,6 +131,7 @@ impl LiveFeed {
         let connections = self.0.states.connections();
         let mut reader = Reader::new(self.0.states.clone());
         let mut ticks = tokio::time::interval(EVERY);
+        // After a reading that took long, the next one is not made at once.
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
@@ -188,6 +190,7 @@ impl Subscription {
 
     /// What comes next, if there is anything.
     pub fn read(&mut self) -> Option<Batch> {
+        // Before the reading: an event that comes meanwhile wakes the subscriber again.
         self.head.mark_unchanged();
         let ring = self.feed.ring();
         loop {

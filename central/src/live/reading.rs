@@ -89,6 +89,7 @@ impl Reader {
         (self.up_to, self.pending) = (Some(moment.up_to), moment.pending);
         self.due.clear();
         let mut found = Found { has_gap: moment.has_gap, events: Vec::new() };
+        // To forget them only sends each state once more.
         if self.last_hashes.len() > REMEMBERED_MAX {
             self.last_hashes.clear();
         }

@@ -173,6 +173,7 @@ impl Ring {
     pub fn miss(&mut self) {
         self.events.clear();
         self.bytes = 0;
+        // A number of its own, so that ids from before the gap differ from those behind it.
         self.next += 1;
         self.lost_before = self.next;
     }

@@ -78,6 +78,7 @@ impl Guesses {
     /// The line of this user at this address; `None` when it is as long as it may be.
     fn line(&self, claim: &Claim) -> Option<Line> {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        // Lines that nobody holds any more: names that are made up must not fill the map.
         lines.retain(|_, line| Arc::strong_count(line) > 1);
         let line = lines.entry((network(claim.from), claim.name.clone())).or_default();
         // One is that of the map.

@@ -56,6 +56,7 @@ pub(super) fn register(
     precondition.check(stored.as_ref().map(Device::etag).as_deref())?;
     let mut claimant = None;
     let mut device = match stored {
+        // PUT registers the id anew; PATCH changes the claim and keeps it (decision 0023).
         Some(device) if device.is_claim && !must_exist => {
             claimant = device.gateway.clone();
             end_claim(c, device)?

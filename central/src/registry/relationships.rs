@@ -47,6 +47,7 @@ pub(super) fn attach(c: &Connection, new: &Relationship) -> Result<Attached, Ser
         )));
     }
     check_capacity(c, &new.source)?;
+    // Their gateway before drops the messages that it has taken, so they wait here again (decision 0024).
     for moved in replaced.iter().chain((!is_attached).then_some(&new.target)) {
         cloud_messages::taken_back(c, moved)?;
     }

@@ -53,6 +53,7 @@ impl Registry {
     ) -> Result<Device, ServiceError> {
         let now_ms = now_ms();
         let mut request = request;
+        // Read and checked before the writer gets the work, for which all others wait (decision 0064).
         if let Update::Set(manifest) = request.manifest {
             request.manifest = Update::Set(check_assignment(&self.store, manifest).await?);
         }
@@ -60,6 +61,7 @@ impl Registry {
             self.store.submit(move |c| register(c, id, request, must_exist, &precondition, now_ms)).await?;
         let Registered { device, changed, claimant } = registered;
         self.authenticator.review(&device);
+        // The gateway that had claimed the id learns from this that the claim has ended.
         for gateway in device.gateway.iter().chain(&claimant) {
             self.gateway_sync.send_child(gateway, &device.id);
         }
@@ -142,6 +144,7 @@ impl Registry {
             .submit(move |c| {
                 let mut device = devices::get(c, &id)?.ok_or_else(|| no_device(&id))?;
                 change(&mut device, attest, must_merge)?;
+                // An operator who sets how a device proves itself takes it over from the gateway.
                 device.is_claim = false;
                 device.revision += 1;
                 devices::put(c, &device)?;

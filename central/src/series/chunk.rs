@@ -50,6 +50,7 @@ pub fn encode(points: &[Point]) -> Vec<u8> {
     put_varint(&mut out, points.len() as u64);
     put_integers(&mut out, &deltas(deltas(points.iter().map(|point| point.at_ms.cast_signed()))));
     let behind = |point: &Point| point.enqueued_ms.wrapping_sub(point.at_ms).cast_signed();
+    // The difference is small or the same in a row, where the time itself is neither.
     put_integers(&mut out, &deltas(points.iter().map(behind)));
     put_integers(&mut out, &points.iter().map(|point| i64::from(point.is_stated)).collect::<Vec<_>>());
     put_integers(&mut out, &points.iter().map(|point| i64::from(point.value.is_some())).collect::<Vec<_>>());

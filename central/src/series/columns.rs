@@ -42,6 +42,7 @@ impl<'b> Input<'b> {
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
             let part = u64::from(byte & 0x7f);
+            // The tenth byte has one bit left of the 64.
             if shift == 63 && part > 1 {
                 return Err(ColumnError::Invalid);
             }

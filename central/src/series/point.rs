@@ -29,6 +29,7 @@ pub fn merge(sources: Vec<Vec<Point>>) -> Vec<Point> {
 
 /// Leaves out points that a later one of their time corrects. `points` are sorted by time.
 fn correct(points: &mut Vec<Point>) {
+    // Most series have no such pair, and need no copy.
     let has_twins = points.windows(2).any(|pair| pair[0].at_ms == pair[1].at_ms && pair[0].is_stated);
     let has_stated_twins =
         has_twins || points.windows(2).any(|pair| pair[0].at_ms == pair[1].at_ms && pair[1].is_stated);

@@ -30,8 +30,10 @@ pub fn encode(points: &[Point]) -> Vec<u8> {
             put_varint(&mut out, 0);
             continue;
         }
+        // One more than there are: 0 says that there is no roll-up.
         put_varint(&mut out, found.len() as u64 + 1);
         let number = |bucket: &Bucket| (bucket.start_ms / step_ms).cast_signed();
+        // Most buckets follow each other, so differences of differences are zeros, which take few bytes.
         put_integers(&mut out, &deltas(deltas(found.iter().map(number))));
         put_integers(&mut out, &deltas(found.iter().map(|bucket| bucket.count.cast_signed())));
         let offset = |bucket: &Bucket| (bucket.last_at_ms - bucket.start_ms).cast_signed();

@@ -90,6 +90,7 @@ fn sync(path: &Path) -> Result<(), BackupError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(io_failed(path))
 }
 
+/// The name of a new file is on disk only after its directory was synced.
 fn sync_parent(path: &Path) -> Result<(), BackupError> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     sync(parent.unwrap_or(Path::new(".")))
@@ -119,9 +120,12 @@ pub fn make(dir: &Path, file: &Path, now_ms: u64) -> Result<Contents, BackupErro
         return Err(BackupError::Exists { path: file.to_owned() });
     }
     let store = dir.join(FILE);
+    // Opening would make an empty store in place of a missing one, and this would be a backup of nothing.
     integrity::present(dir, &store)?;
+    // Another name until it is whole: what is at `file` is never half a backup.
     let partial = with_suffix(file, ".part");
     remove_leftover(&partial)?;
+    // `VACUUM INTO` fills an empty file; one that it makes itself could be read by others.
     make_private(&partial)?;
     let made = fill(dir, &store, &partial, now_ms).and_then(|contents| {
         sync(&partial)?;
@@ -141,9 +145,11 @@ fn fill(dir: &Path, store: &Path, partial: &Path, now_ms: u64) -> Result<Content
     let name = partial.to_str().ok_or_else(|| {
         io_failed(partial)(io::Error::new(io::ErrorKind::InvalidInput, "the name is not UTF-8"))
     })?;
+    // One statement, so all of the backup is of one moment while central goes on writing.
     source.execute("VACUUM INTO ?1", [name]).map_err(sqlite_failed(store))?;
     let failed = sqlite_failed(partial);
     let copy = Connection::open_with_flags(partial, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(&failed)?;
+    // Without a log beside it, because a backup is one file.
     copy.execute_batch(
         "PRAGMA journal_mode = DELETE;
          CREATE TABLE backup_info (made_ms INTEGER NOT NULL, version TEXT NOT NULL);
@@ -166,6 +172,7 @@ fn fill(dir: &Path, store: &Path, partial: &Path, now_ms: u64) -> Result<Content
     }
     let position = record::position(&copy).map_err(&failed)?;
     drop(copy);
+    // Checked before it is sealed, because a restore trusts the seal.
     integrity::check(partial, Depth::Whole, UNBOUNDED)?;
     seal(partial).map_err(io_failed(partial))?;
     Ok(Contents { made_ms: now_ms, position })
@@ -240,6 +247,7 @@ fn inspect(file: &Path) -> Result<Backup, BackupError> {
 pub fn restore(dir: &Path, file: &Path, replace: bool, now_ms: u64) -> Result<Contents, BackupError> {
     let _lock = DataLock::acquire(dir, LOCK_FILE, "central")?;
     let new = dir.join("central.db.restoring");
+    // What can fail is done before anything in the directory is changed.
     let prepared = prepare(dir, file, &new, replace, now_ms);
     if prepared.is_err() {
         // The first error counts.
@@ -254,6 +262,7 @@ pub fn restore(dir: &Path, file: &Path, replace: bool, now_ms: u64) -> Result<Co
         .iter()
         .map(|(name, mode, bytes)| NewFile { path: dir.join(name), bytes, mode: *mode })
         .collect();
+    // Before the store: central does not start on an authority without a store (decision 0019), so a cut here is noticed.
     new_files::write(&identity)?;
     let path = dir.join(FILE);
     fs::rename(&new, &path).map_err(io_failed(&path))?;

@@ -178,6 +178,7 @@ impl Derived {
         connection
             .prepare_cached(&format!("UPDATE {state_table} SET up_to = max(up_to, ?1)"))?
             .execute([up_to])?;
+        // Floors up to there have had their effect: all messages that are read from now on are above them.
         connection
             .prepare_cached(&format!("DELETE FROM {floors_table} WHERE message <= ?1"))?
             .execute([up_to])?;
@@ -198,6 +199,7 @@ impl Derived {
                  VALUES (?1, ?2, (SELECT coalesce(max(id), 0) FROM telemetry))"
             ))?
             .execute((device, module))?;
+        // What was read before this floor is not written any more (`write_slice` of each table compares the count).
         connection.prepare_cached(&format!("UPDATE {state_table} SET floors = floors + 1"))?.execute([])?;
         Ok(())
     }

@@ -104,6 +104,7 @@ pub fn id_scope(c: &Connection, chosen: Option<&str>) -> rusqlite::Result<String
     }
     // Azure's have this shape; a script may look for it.
     let made = format!("0ne{:08X}", rand::random::<u32>());
+    // `central serve` and a command beside it may both do this at the first start; the first one counts.
     c.execute("INSERT OR IGNORE INTO settings (name, value) VALUES ('id_scope', ?1)", [&made])?;
     c.query_row("SELECT value FROM settings WHERE name = 'id_scope'", [], |row| row.get(0))
 }
@@ -140,6 +141,7 @@ pub fn group(c: &Connection, id: &str) -> rusqlite::Result<Option<Group>> {
 /// Up to `limit` groups whose ids come after `after`.
 pub fn groups(c: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<Group>> {
     let mut statement = c.prepare_cached("SELECT * FROM enrollment_groups WHERE id > ?1 ORDER BY id")?;
+    // Counted behind the rows that cannot be read: a page that is not full counts as the last one.
     unreadable::rows("enrollment_groups", statement.query_map([after], read)?).take(limit as usize).collect()
 }
 

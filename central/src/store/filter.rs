@@ -240,6 +240,7 @@ impl Parser<'_> {
     }
 
     fn either(&mut self) -> Result<(), InvalidFilter> {
+        // In parentheses, because further conditions are joined to the filter by `AND`.
         self.sql("(");
         self.both()?;
         while self.take_word("or") {

@@ -216,6 +216,7 @@ pub fn of_ids<'d>(
     connection: &Connection,
     ids: impl IntoIterator<Item = &'d DeviceId>,
 ) -> rusqlite::Result<Vec<GridDevice>> {
+    // One parameter for any number of ids: a statement for each number would fill the cache of statements.
     let ids: Vec<&str> = ids.into_iter().map(DeviceId::as_str).collect();
     let ids = serde_json::json!(ids).to_string();
     let mut statement = connection

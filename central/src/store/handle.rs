@@ -166,7 +166,9 @@ impl Store {
             });
             (is_done, finish)
         });
+        // A work that is larger than the limit is taken when nothing else waits.
         let bytes = u32::try_from(size_bytes.clamp(1, WAITING_BYTES_MAX)).unwrap_or(u32::MAX);
+        // Rejected at once: what waited for its turn would use the memory that the limit protects.
         let submitted = match self.bytes.clone().try_acquire_many_owned(bytes) {
             Err(_) => Err(StoreError::Busy),
             Ok(permit) => self.shared.submit(|| self.jobs.try_send(Job::Work(work, permit))).map_err(
@@ -212,6 +214,7 @@ impl Store {
             let mut lease = Lease { connection: None, readers, _permit: permit };
             let connection = lease.take();
             shared.damage.watch(|| {
+                // Unchecked: the connection is lent to this work alone, so nothing else has a transaction on it.
                 let moment = connection.unchecked_transaction().map_err(StoreError::from)?;
                 work(&moment)
             })

@@ -59,6 +59,7 @@ pub fn present(dir: &Path, path: &Path) -> Result<(), StoreError> {
 /// [`StoreError::Damaged`] with what was found, [`StoreError::Open`] when the check could not be made.
 pub fn check(path: &Path, depth: Depth, within: Duration) -> Result<Checked, StoreError> {
     let failed = |source| StoreError::opening(path, source);
+    // Writable, because SQLite may have to recover the log first; a missing file is not made.
     let connection = Connection::open_with_flags(
         path,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,

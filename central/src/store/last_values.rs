@@ -188,6 +188,7 @@ fn write(connection: &Connection, slice: &[SliceRows]) -> rusqlite::Result<()> {
                 order.message,
                 value,
             );
+            // No stored row is older: the name is new, or its row is newer and stays.
             if update.execute(row)? == 0 {
                 *added.entry(from).or_default() += insert.execute(row)?;
             }
@@ -199,6 +200,7 @@ fn write(connection: &Connection, slice: &[SliceRows]) -> rusqlite::Result<()> {
         trim(connection, device, module, *rows)?;
     }
     let mut devices: Vec<&DeviceId> = added.keys().map(|from| &from.device).collect();
+    // The senders are sorted, so those of one device are neighbours.
     devices.dedup();
     devices.into_iter().try_for_each(|device| trim_device(connection, device))
 }
@@ -381,6 +383,7 @@ fn in_message(connection: &Connection, message: i64, name: &str) -> rusqlite::Re
         });
     let Some((encoding, body)) = unreadable::row("telemetry", found)? else { return Ok(None) };
     let Some(text) = decode(encoding.as_deref(), &body) else { return Ok(None) };
+    // The last of equal names counts, as for the rows.
     let value = members(&text).into_iter().flatten().rfind(|(found, _)| found == name);
     Ok(value.and_then(|(_, value)| RawValue::from_string(value.to_owned()).ok()))
 }
@@ -432,6 +435,7 @@ impl ValuesTail {
         let mut slices: Vec<ValuesSlice> = folding.into_slices().into_iter().map(slice).collect();
         match slices.last_mut() {
             Some(last) => last.up_to = Some(up_to),
+            // Without values, too, the rows know these messages from now on; otherwise they would be read again and again.
             None => slices.push(ValuesSlice { up_to: Some(up_to), ..slice(Vec::new()) }),
         }
         slices

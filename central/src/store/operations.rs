@@ -75,6 +75,7 @@ pub fn begin(
             row.get(0)
         })?;
     let too_old = "SELECT id FROM operations ORDER BY id DESC LIMIT -1 OFFSET ?1";
+    // The faults first: the table of operations says which are too old.
     c.prepare_cached(&format!("DELETE FROM operation_faults WHERE operation IN ({too_old})"))?
         .execute([OPERATIONS_MAX])?;
     c.prepare_cached(&format!("DELETE FROM operations WHERE id IN ({too_old})"))?

@@ -70,6 +70,7 @@ pub fn get_at(
 /// # Errors
 /// SQLite's; a constraint when the device is behind a gateway already.
 pub fn put(connection: &Connection, relationship: &Relationship) -> rusqlite::Result<()> {
+    // Only another device gets a new number: to rename a relationship does not begin a new attachment (decision 0024).
     let generation = next_generation(connection)?;
     connection
         .prepare_cached(

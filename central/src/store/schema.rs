@@ -30,6 +30,7 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
     let mut connection = Connection::open(path).map_err(failed)?;
     // `central token create` writes beside a running server: wait for its commit instead of failing.
     connection.busy_timeout(Duration::from_secs(5)).map_err(failed)?;
+    // `FULL`, because gateways delete what central has acknowledged: a commit is on disk when it returns.
     connection
         .execute_batch(&format!(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
@@ -84,6 +85,7 @@ fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+    // Another process may have upgraded the file before this one had the lock.
     let found = version(&transaction)?;
     for step in STEPS.iter().skip(usize::try_from(found).unwrap_or(0)) {
         transaction.execute_batch(step)?;

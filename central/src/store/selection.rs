@@ -153,6 +153,7 @@ impl Selection {
 /// A field as it is sorted: what has no value comes first.
 fn sorted(field: &Field) -> String {
     match field.kind {
+        // A comparison with `NULL` holds for no row, so such rows would be on no page.
         Kind::Id | Kind::Text => format!("ifnull({}, '')", field.sql),
         Kind::Flag => format!("ifnull({}, 0)", field.sql),
     }

@@ -123,6 +123,7 @@ impl Gathering {
         connection: &Connection,
     ) -> rusqlite::Result<(Vec<NewChunk>, BTreeMap<Identity, LeftOut>)> {
         let mut senders: Vec<(Identity, Points)> = std::mem::take(&mut self.senders).into_iter().collect();
+        // In the order of series, because a part notes the last series that it wrote.
         senders.sort_by(|(one, _), (other, _)| columns(one).cmp(&columns(other)));
         let mut chunks = Vec::new();
         let mut of_device: Option<(DeviceId, usize)> = None;
@@ -145,6 +146,7 @@ impl Gathering {
             all.sort_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)));
             for (component, name, mut points) in all {
                 let is_known = known.contains(&(component.to_owned(), name.to_owned()));
+                // A value that is no number begins no series (decision 0049).
                 if !is_known && points.iter().all(|point| point.value.is_none()) {
                     continue;
                 }
@@ -154,6 +156,7 @@ impl Gathering {
                     continue;
                 }
                 space -= usize::from(!is_known);
+                // The sort keeps the order of arrival: of two points with one time, the later one corrects the other.
                 points.sort_by_key(|point| point.at_ms);
                 let series = (device.to_owned(), module.to_owned(), component.to_owned(), name.to_owned());
                 chunks.extend(EncodedChunk::of(LOOSE, &points).map(|chunk| NewChunk { series, chunk }));
@@ -216,6 +219,7 @@ fn read_within(connection: &Connection, bounds: TailBounds) -> rusqlite::Result<
     let Some(tail) = tail else { return Ok(None) };
     let (mut chunks, left_out) = gathering.into_chunks(connection)?;
     if let Some(part) = &state.part {
+        // The series up to there have these points already.
         chunks.retain(|chunk| chunk.series > part.series);
     }
     Ok(Some(SeriesTail { slices: slices(state, chunks, left_out, tail.up_to), left: tail.left }))
@@ -234,6 +238,7 @@ fn slices(
         let series = slice.last().filter(|_| chunks.peek().is_some()).map(|last| last.series.clone());
         let Some(series) = series else {
             let then = SeriesState { state: State { up_to, ..when.state }, part: None };
+            // Once, with the last part: a kill between two parts must not count it twice.
             slices.push(SeriesSlice { when, chunks: slice, then, left_out });
             return slices;
         };

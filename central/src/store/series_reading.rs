@@ -62,6 +62,7 @@ fn late(connection: &Connection, query: &SeriesQuery) -> rusqlite::Result<BTreeM
         requested.insert(name, state.known_to(&key));
     }
     let mut gathering = Gathering::default();
+    // Oldest first, because a later point corrects an earlier one of its time.
     for message in messages.iter().rev() {
         gathering.add(message, |component, name| {
             component == query.component && requested.get(name).is_some_and(|known| message.id > *known)
@@ -95,6 +96,7 @@ fn read_one(
         Some(series) => spans(connection, series, query.from_ms, query.to_ms)?,
         None => Vec::new(),
     };
+    // The largest step that divides the requested one has the fewest buckets to read.
     let rolled_ms = STEPS_MS.into_iter().rev().find(|step_ms| query.step_ms.is_multiple_of(*step_ms));
     let alone = alone(&spans, &late);
     let (mut rolled, mut sources) = (Vec::new(), Vec::new());

@@ -41,6 +41,7 @@ pub(super) async fn keep_series(weak: WeakStore, mut ended: watch::Receiver<()>)
             Err(error) => {
                 // What was written is found again.
                 loose = None;
+                // A store that is being closed fails works, and that is no fault.
                 if ended.has_changed().is_ok() {
                     tracing::warn!(error = %chain(&error), "writing series failed");
                 }

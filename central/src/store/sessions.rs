@@ -24,6 +24,7 @@ pub fn insert(connection: &Connection, session: &Session) -> rusqlite::Result<()
             integer(session.created_ms),
             integer(session.used_ms),
         ))?;
+    // The new session stays, even if a clock that was set back makes it the one not used for longest.
     connection
         .prepare_cached(
             "DELETE FROM sessions WHERE hash IN

@@ -193,6 +193,7 @@ impl<'c> Writing<'c> {
         let mut write = self.connection.prepare_cached(
             "INSERT OR REPLACE INTO watermarks (gateway, queue, sequence, moved, taken) VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
+        // Ascends with the messages, so it orders queues by when they moved last.
         let moved = self.connection.last_insert_rowid();
         for (gateway, of) in &self.watermarks {
             let moved_watermarks = of.iter().filter_map(|(queue, watermark)| {
@@ -265,12 +266,14 @@ pub fn stored(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<l
             break;
         }
         *epochs.entry(queues::log_of(&queue).to_owned()).or_default() += 1;
+        // Everything before the first refused message is stored; the highest number is sent besides (decision 0018).
         let up_to = before_refused.map_or(highest, |before| highest.min(before));
         if up_to < highest {
             stored.highest.insert(queue.clone(), highest);
         }
         stored.queues.insert(queue, up_to);
     }
+    // Only then does an epoch that is not named prove a loss (decision 0018).
     stored.is_complete =
         stored.queues.len() == count as usize && epochs.values().all(|count| *count < queues::EPOCHS_MAX);
     Ok(stored)

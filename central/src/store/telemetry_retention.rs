@@ -54,6 +54,7 @@ pub fn trim_bytes(
         let gone = delete_oldest(connection, &device, beyond.min(bytes))?;
         trimmed.push((device, gone));
         let left = self::bytes(connection)?.saturating_sub(total);
+        // Nothing became free: values and points of the oldest messages have not been taken yet.
         if left >= beyond {
             break;
         }

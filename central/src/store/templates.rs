@@ -137,6 +137,7 @@ pub fn summaries(connection: &Connection, search: &str) -> rusqlite::Result<Vec<
 pub fn versions(connection: &Connection, id: &str) -> rusqlite::Result<Vec<TemplateSummary>> {
     let Some((path, _)) = id.split_once(';') else { return Ok(Vec::new()) };
     // `<` is the character behind `;`.
+    // A longer id has a higher version: they are sorted as numbers.
     let sql = format!("{SUMMARIES} WHERE id >= ?1 AND id < ?2 ORDER BY length(id), id");
     let mut statement = connection.prepare_cached(&sql)?;
     let found = statement.query_map([format!("{path};"), format!("{path}<")], summary)?;

@@ -112,6 +112,7 @@ fn touched(old: &StoredSection, new: &Section, now_ms: u64) -> Touched {
             touched.insert(ComponentName::touched_key(&key, property), (now_ms, new.version));
         }
     }
+    // Keys of twins have no dots, so a dot is that of a component's key.
     touched.retain(|key, _| match key.split_once('.') {
         None => new.properties.contains_key(key),
         Some((component, property)) => {

@@ -141,6 +141,7 @@ impl Ingest {
         waiting.messages.push_back(Arrived { message, via, left_by, stored, at: Instant::now() });
         // One work takes everything that has come by the time it runs, in the order of arrival.
         let is_first = !std::mem::replace(&mut waiting.is_submitted, true);
+        // Released first: a work that is refused takes the lock again when it is dropped.
         drop(waiting);
         if is_first {
             self.submit();
@@ -226,6 +227,7 @@ impl Outcome {
     fn new(ingest: Ingest, batch: &[Arrived]) -> Self {
         let mut connections: Vec<GatewayConnection> = Vec::new();
         for via in batch.iter().filter_map(|arrived| arrived.via.as_ref()) {
+            // Most messages in a row are of one connection.
             if connections.last() != Some(via) && !connections.contains(via) {
                 connections.push(via.clone());
             }
@@ -280,6 +282,7 @@ fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) ->
             Err(StoreError::NotCommitted.into())
         } else {
             match store_one(connection, &mut writing, &mut proven, &arrived) {
+                // The transaction is lost, and all of the batch with it.
                 Err(ServiceError::Store(error)) => return Err(error.into()),
                 // It may pass: the gateway sends it again, and nothing of its connection may be stored before it.
                 Err(error @ (ServiceError::Busy(_) | ServiceError::Stopping(_))) => {

@@ -15,6 +15,7 @@ pub(crate) enum Tags {
 impl Tags {
     /// All values of a header; `None` when there is none.
     pub(crate) fn of(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
+        // A header that is no text names no state, so its condition is not met.
         let texts: Vec<&str> =
             headers.get_all(name).iter().map(|value| value.to_str().unwrap_or("")).collect();
         match texts.as_slice() {

@@ -70,6 +70,7 @@ impl Answers {
                 (Poll::Pending, rest) => work = rest,
             }
             woken.0.notified().await;
+            // Not among those that wait: a change that has begun is never refused (decision 0071).
             own = turns.changing.clone().acquire_owned().await.expect(CLOSED);
         }
     }

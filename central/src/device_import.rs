@@ -224,7 +224,7 @@ pub struct Exported {
 /// Writes devices as IoT Central's file, by id behind `after`. The first part has the header.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be read.
 pub fn export(
     c: &Connection,
     after: &str,

@@ -36,7 +36,7 @@ pub struct AddedLeafDevice {
     pub attestation: String,
     /// The hub's name.
     pub host_name: String,
-    /// The gateway's.
+    /// Name or address of the gateway, as devices connect to it.
     pub gateway_host_name: String,
     /// As an Azure SDK takes it.
     pub connection_string: String,
@@ -147,7 +147,7 @@ pub struct AddedUser {
     pub name: String,
     /// The leaf device whose telemetry it may publish.
     pub device: Option<String>,
-    /// The gateway's.
+    /// Name or address of the gateway, as devices connect to it.
     pub gateway_host_name: String,
     /// Present if the server generated it; it is shown only once.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -87,7 +87,7 @@ pub mod code {
 pub struct EdgeAgentReport {
     /// `1.0`.
     pub schema_version: String,
-    /// The daemon's.
+    /// Version of `edge-agent` itself.
     pub version: AgentVersion,
     /// The `$version` of the desired section that was looked at last.
     pub last_desired_version: u64,

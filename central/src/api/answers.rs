@@ -79,7 +79,7 @@ impl Default for Turns {
 const CLOSED: &str = "the semaphores are never closed";
 
 impl Turns {
-    /// A place to wait for something of this caller's.
+    /// A permit of this caller to wait for an event.
     fn place(&self) -> Result<SemaphorePermit<'_>, ApiError> {
         self.waiting.try_acquire().map_err(|_| {
             ApiError::too_many_requests(format!(

@@ -21,7 +21,7 @@ include!(concat!(env!("OUT_DIR"), "/console_files.rs"));
 const INDEX: &str = "/index.html";
 /// Files below have a hash of their content in their names.
 const HASHED: &str = "/assets/";
-/// Paths beside `/api` that are not the console's.
+/// Paths outside `/api` that are no page of the console.
 const OTHERS: [&str; 3] = ["/openapi.json", "/metrics", "/status"];
 /// Scripts, styles, pictures, fonts and connections are of this server alone, and none of them inline, so that text which gets into a
 /// page unescaped does not run. No other page may show this one in a frame.

@@ -2,6 +2,7 @@
 //!
 //! IoT Central's pages write the names with `$` and its API without: both are taken, one of them at a time.
 
+use edge_core::error_chain::chain;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -108,7 +109,8 @@ impl Conditions {
             order: order.map(|(_, order)| order),
             skip_token: paging.skip_token.as_deref(),
         };
-        let wrong = |error: InvalidSelection| ApiError::bad_request("InvalidQuery", error.to_string());
+        let wrong =
+            |error: InvalidSelection| ApiError::bad_request("InvalidQuery", chain(&error).to_string());
         Selection::parse(text, paging.limit()?, listed).map_err(wrong)
     }
 }

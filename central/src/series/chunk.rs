@@ -27,7 +27,7 @@ pub enum ChunkError {
     #[error("a chunk's checksum is wrong")]
     Checksum,
     /// A column cannot be read.
-    #[error("a column of a chunk: {0}")]
+    #[error("a column of a chunk")]
     Column(#[from] ColumnError),
 }
 

@@ -24,7 +24,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<(String, CloudProperty)> {
 /// Those of a device, by name.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be read, or a row holds what this version of central cannot read.
 pub fn list(c: &Connection, device: &DeviceId) -> rusqlite::Result<BTreeMap<String, CloudProperty>> {
     let mut statement = c.prepare_cached("SELECT * FROM cloud_properties WHERE device = ?1")?;
     unreadable::rows("cloud_properties", statement.query_map([device.as_str()], read)?).collect()
@@ -33,7 +33,7 @@ pub fn list(c: &Connection, device: &DeviceId) -> rusqlite::Result<BTreeMap<Stri
 /// Writes some; `null` deletes one, and with `is_whole` those that are not named are deleted too.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be written; the caller rolls its transaction back.
 pub fn write(
     c: &Connection,
     device: &DeviceId,

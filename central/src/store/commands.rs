@@ -101,7 +101,7 @@ fn trim_bytes(connection: &Connection, of: &str, device: &str, most: u64) -> rus
 /// Bytes of the commands that wait for a device and its modules, and of those that wait for anybody.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be read.
 pub fn waiting_bytes(connection: &Connection, device: &DeviceId) -> rusqlite::Result<(u64, u64)> {
     connection
         .prepare_cached(&format!(

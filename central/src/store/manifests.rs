@@ -122,7 +122,7 @@ pub fn assignments(connection: &Connection, id: &str) -> rusqlite::Result<(u64, 
 /// The gateways that were given another text than the manifest of this id has now.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be read.
 pub fn out_of_date(connection: &Connection, id: &str) -> rusqlite::Result<HashSet<String>> {
     let mut statement = connection.prepare_cached(
         "SELECT devices.id FROM devices
@@ -142,7 +142,7 @@ pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<StoredM
 /// As [`get`], with its text.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be read, or a row holds what this version of central cannot read.
 pub fn text(connection: &Connection, id: &str) -> rusqlite::Result<Option<ManifestText>> {
     let mut statement = connection.prepare_cached("SELECT * FROM manifests WHERE id = ?1")?;
     unreadable::row("manifests", statement.query_row([id], read_text))
@@ -151,7 +151,7 @@ pub fn text(connection: &Connection, id: &str) -> rusqlite::Result<Option<Manife
 /// What a manifest is called.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be read, or a row holds what this version of central cannot read.
 pub fn display_name(connection: &Connection, id: &str) -> rusqlite::Result<Option<String>> {
     let mut statement = connection.prepare_cached("SELECT display_name FROM manifests WHERE id = ?1")?;
     unreadable::row("manifests", statement.query_row([id], |row| row.get(0)))

@@ -57,7 +57,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Operation> {
 /// Adds an operation that begins now; gives its id. Older ones that are too many are forgotten.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be written; the caller rolls its transaction back.
 pub fn begin(
     c: &Connection,
     kind: &str,
@@ -86,7 +86,7 @@ pub fn begin(
 /// Notes that some more were tried, and which of them were not possible.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be written; the caller rolls its transaction back.
 pub fn advance(c: &Connection, id: i64, tried: usize, faults: &[OperationFault]) -> rusqlite::Result<()> {
     let count = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
     c.prepare_cached("UPDATE operations SET done = done + ?2, failed = failed + ?3 WHERE id = ?1")?
@@ -103,7 +103,7 @@ pub fn advance(c: &Connection, id: i64, tried: usize, faults: &[OperationFault])
 /// Notes that an operation ended.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be written; the caller rolls its transaction back.
 pub fn end(c: &Connection, id: i64, now_ms: u64) -> rusqlite::Result<()> {
     c.prepare_cached("UPDATE operations SET ended_ms = ?2 WHERE id = ?1")?
         .execute((id, now_ms.cast_signed()))?;
@@ -113,14 +113,14 @@ pub fn end(c: &Connection, id: i64, now_ms: u64) -> rusqlite::Result<()> {
 /// All operations, newest first.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be read, or a row holds what this version of central cannot read.
 pub fn list(c: &Connection) -> rusqlite::Result<Vec<Operation>> {
     let mut statement = c.prepare_cached("SELECT * FROM operations ORDER BY id DESC")?;
     unreadable::rows("operations", statement.query_map([], read)?).collect()
 }
 
 /// # Errors
-/// SQLite's.
+/// The database cannot be read, or a row holds what this version of central cannot read.
 pub fn get(c: &Connection, id: i64) -> rusqlite::Result<Option<Operation>> {
     let mut statement = c.prepare_cached("SELECT * FROM operations WHERE id = ?1")?;
     unreadable::row("operations", statement.query_row([id], read))
@@ -129,7 +129,7 @@ pub fn get(c: &Connection, id: i64) -> rusqlite::Result<Option<Operation>> {
 /// What an operation could not do, by line.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be read, or a row holds what this version of central cannot read.
 pub fn faults(c: &Connection, id: i64) -> rusqlite::Result<Vec<OperationFault>> {
     let read = |row: &Row<'_>| {
         Ok(OperationFault { line: unsigned(row.get(0)?), device: row.get(1)?, why: row.get(2)? })

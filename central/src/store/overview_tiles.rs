@@ -9,7 +9,7 @@ use crate::types::overview_tile::OverviewTile;
 /// The tiles of a template; none when none were arranged, or when they cannot be read.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be read, or a row holds what this version of central cannot read.
 pub fn get(c: &Connection, template: &str) -> rusqlite::Result<Option<Vec<OverviewTile>>> {
     let mut statement = c.prepare_cached("SELECT * FROM overview_tiles WHERE template = ?1")?;
     unreadable::row("overview_tiles", statement.query_row([template], |row| json_column(row, "tiles")))
@@ -18,7 +18,7 @@ pub fn get(c: &Connection, template: &str) -> rusqlite::Result<Option<Vec<Overvi
 /// Stores the tiles of a template; an empty list takes them away.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be written; the caller rolls its transaction back.
 pub fn put(c: &Connection, template: &str, tiles: &[OverviewTile]) -> rusqlite::Result<()> {
     if tiles.is_empty() {
         return delete(c, template);
@@ -31,7 +31,7 @@ pub fn put(c: &Connection, template: &str, tiles: &[OverviewTile]) -> rusqlite::
 /// Takes the tiles of a template away.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be written; the caller rolls its transaction back.
 pub fn delete(c: &Connection, template: &str) -> rusqlite::Result<()> {
     c.prepare_cached("DELETE FROM overview_tiles WHERE template = ?1")?.execute([template])?;
     Ok(())

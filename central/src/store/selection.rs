@@ -47,7 +47,7 @@ struct After {
 /// Why a list cannot be filtered or ordered as requested.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSelection {
-    #[error("filter: {0}")]
+    #[error("filter")]
     Filter(#[from] InvalidFilter),
     #[error("orderby: found `{found}`; write one of {allowed}, and `asc` or `desc` behind it")]
     Order {
@@ -99,7 +99,7 @@ impl Selection {
     /// The rows, each with where a page behind it begins, and whether there may be more.
     ///
     /// # Errors
-    /// SQLite's.
+    /// The database cannot be read, or a row holds what this version of central cannot read.
     pub(super) fn positioned_rows<T>(
         &self,
         connection: &Connection,

@@ -17,7 +17,7 @@ const REFUSED_MODULES_MAX: usize = 100;
 #[derive(Debug, Clone, Default)]
 pub(super) struct LeftOut {
     pub(super) points: u64,
-    /// The last one's.
+    /// Name of the value of the last one left out.
     name: String,
     at_ms: u64,
 }

@@ -120,7 +120,7 @@ fn summary(row: &Row<'_>) -> rusqlite::Result<TemplateSummary> {
 /// The templates with this text in their id or name, whatever the case, by name.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be read, or a row holds what this version of central cannot read.
 pub fn summaries(connection: &Connection, search: &str) -> rusqlite::Result<Vec<TemplateSummary>> {
     let sql = format!(
         "{SUMMARIES} WHERE instr(lower(id), lower(?1)) > 0 OR instr(lower(display_name), lower(?1)) > 0
@@ -133,7 +133,7 @@ pub fn summaries(connection: &Connection, search: &str) -> rusqlite::Result<Vec<
 /// The stored templates whose ids differ from this one in their version only, this one included.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be read, or a row holds what this version of central cannot read.
 pub fn versions(connection: &Connection, id: &str) -> rusqlite::Result<Vec<TemplateSummary>> {
     let Some((path, _)) = id.split_once(';') else { return Ok(Vec::new()) };
     // `<` is the character behind `;`.
@@ -147,7 +147,7 @@ pub fn versions(connection: &Connection, id: &str) -> rusqlite::Result<Vec<Templ
 /// How many devices have no template.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be read.
 pub fn unassigned(connection: &Connection) -> rusqlite::Result<u64> {
     let mut statement = connection.prepare_cached("SELECT count(*) FROM devices WHERE template IS NULL")?;
     statement.query_row([], |row| row.get(0)).map(unsigned)
@@ -156,7 +156,7 @@ pub fn unassigned(connection: &Connection) -> rusqlite::Result<u64> {
 /// Templates that devices name and that are not stored, with the number of those devices, at most `limit`.
 ///
 /// # Errors
-/// SQLite's.
+/// The database cannot be read, or a row holds what this version of central cannot read.
 pub fn not_stored(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<(String, u64)>> {
     let mut statement = connection.prepare_cached(
         "SELECT template, count(*) FROM devices WHERE template IS NOT NULL

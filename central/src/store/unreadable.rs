@@ -16,7 +16,7 @@ static MET: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
 /// A value of a column that cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("column `{column}` of row `{row}`: {source}")]
+#[error("column `{column}` of row `{row}`")]
 struct UnreadableColumn {
     column: String,
     row: String,
@@ -58,10 +58,10 @@ pub fn is_unreadable(error: &rusqlite::Error) -> bool {
 fn report(table: &'static str, error: &rusqlite::Error) {
     let mut met = MET.lock().unwrap_or_else(PoisonError::into_inner);
     if met.len() < COUNTED_MAX {
-        met.insert(format!("{table}: {error}"));
+        met.insert(format!("{table}: {}", chain(error)));
     }
     drop(met);
-    tracing::error!(table, error = %chain(&error), "a row of the store cannot be read; it is left out");
+    tracing::error!(table, error = %chain(error), "a row of the store cannot be read; it is left out");
 }
 
 /// The rows of a query that can be read.

@@ -61,7 +61,7 @@
 //!
 //! **Ledger**: two slots of 48 KiB, written in turn, so that one is always whole; the valid one with the higher
 //! generation counts. Its place is allocated when the log is made: losses can be written down on a full disk. All records
-//! up to and including the cursor are done with; one that was lost is in a gap from the moment the cursor is behind it,
+//! up to and including the cursor are done with; one that was lost is in a loss record from the moment the cursor is behind it,
 //! in the same write, so that a crash neither forgets nor doubles a loss.
 //!
 //! ```text
@@ -71,14 +71,14 @@
 //!  28  8  generation
 //!  36  8  cursor
 //!  44  8  next sequence: records below it were on disk when this was written
-//!  52  8  number of the newest gap
-//!  60  8  gaps below this number are being reported upstream and do not grow
+//!  52  8  number of the newest loss record
+//!  60  8  loss records below this number are being reported upstream and do not grow
 //!  68 40  records lost since the log was made: expired, evicted, damaged, refused, dropped
-//! 108  2  count of gaps
+//! 108  2  count of loss records
 //! 110  2  count of passed ranges
 //! 112  4  length of all behind the checksum
 //! 116  4  checksum of bytes 0..116 and of what is behind the checksum
-//! 120  …  gaps: number, first and last sequence, count, time of the first and of the last loss (8 each), cause (1),
+//! 120  …  loss records: number, first and last sequence, count, time of the first and of the last loss (8 each), cause (1),
 //!         length of the tag (1), the epoch in which it got its number (8), the tag
 //!      …  passed ranges, first and last (8 each): sequences above the cursor that are lost already
 //!      …  who confirms records, a UUID (16); records lost because it was restored (8)
@@ -97,7 +97,7 @@
 //! 32  4  checksum of bytes 0..32
 //! ```
 //!
-//! Version 1 has neither epochs nor the fields beside them: its records and gaps are of epoch 0.
+//! Version 1 has neither epochs nor the fields beside them: its records and loss records are of epoch 0.
 //!
 //! A newer version keeps magic, version and the meaning of the checksum: a program that is too old can tell a newer file
 //! from a damaged one, and refuses it.

@@ -29,20 +29,20 @@ const RECEIVER_BYTES: usize = 24;
 const PASSED_BYTES: usize = 16;
 /// Longer tags are cut. A device id of IoT Hub has up to 128 characters, and so has a module's.
 pub(crate) const TAG_BYTES_MAX: usize = 255;
-/// What gaps may take of a slot: some 300 with names as they are in plants, 70 of the longest.
+/// What loss records may take of a slot: some 300 with names as they are in plants, 70 of the longest.
 const LOSSES_BYTES_MAX: usize = SLOT as usize
     - HEADER
     - PASSED_WRITTEN_MAX * PASSED_BYTES
     - RECEIVER_BYTES
     - EPOCHS_WRITTEN_MAX * EPOCH_BYTES
     - SPARE_BYTES;
-/// One more gap for each cause, without a tag: one that is being reported and one that grows.
+/// One more loss record for each cause, without a tag: one that is being reported and one that grows.
 const SPARE_BYTES: usize = 2 * Cause::ALL.len() * LOSS_BYTES;
 
 /// Records that were lost for one cause, of one sender.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LossRecord {
-    /// Names the gap in its log and epoch for ever; ascends.
+    /// Names the loss record in its log and epoch for ever; ascends.
     pub number: u64,
     /// In which it got its number; its records may be of earlier ones.
     pub epoch: Epoch,
@@ -55,7 +55,7 @@ pub struct LossRecord {
     pub first: u64,
     /// Sequence of the last one, likewise.
     pub last: u64,
-    /// How many in that range; the others in between were not lost, or are in other gaps.
+    /// How many in that range; the others in between were not lost, or are in other loss records.
     pub count: u64,
     /// When the first of them was lost, ms of Unix time, by the time that the log was given last.
     pub from_ms: u64,
@@ -122,7 +122,7 @@ impl Ledger {
         let is_full = taken + LOSS_BYTES + tag.len() > LOSSES_BYTES_MAX;
         let (reporting_below, epoch) = (self.reporting_below, self.epochs.current());
         let growing = |loss: &LossRecord| loss.number >= reporting_below && loss.cause == cause;
-        // With too many senders, those that come late share one gap for their cause.
+        // With too many senders, those that come late share one loss record for their cause.
         let is_same =
             |loss: &LossRecord| growing(loss) && (loss.tag == tag || (is_full && loss.tag.is_empty()));
         // One that an earlier open began may have been reported already, by a copy of this log: it does not grow.
@@ -164,7 +164,7 @@ impl Ledger {
         &self.loss_records
     }
 
-    /// Gaps that do not grow any more.
+    /// Loss records that do not grow any more.
     pub(crate) fn reporting(&self) -> Vec<LossRecord> {
         self.loss_records.iter().filter(|loss| loss.number < self.reporting_below).cloned().collect()
     }
@@ -184,7 +184,7 @@ impl Ledger {
         has_grown
     }
 
-    /// Forgets the gaps up to `number` that were reported. Returns true if there were any.
+    /// Forgets the loss records up to `number` that were reported. Returns true if there were any.
     pub(crate) fn reported(&mut self, number: u64) -> bool {
         let before = self.loss_records.len();
         self.loss_records.retain(|loss| loss.number > number || loss.number >= self.reporting_below);

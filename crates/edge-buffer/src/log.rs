@@ -338,7 +338,7 @@ impl Log {
     }
 
     /// What was lost and has not been reported upstream yet, by cause and sender: it survives restarts, and is bounded by
-    /// joining the gaps of senders.
+    /// joining the loss records of senders.
     pub fn loss_records(&self) -> Vec<LossRecord> {
         self.shared().state().ledger.loss_records().to_vec()
     }
@@ -348,8 +348,8 @@ impl Log {
         !self.shared().state().ledger.loss_records().is_empty()
     }
 
-    /// The gaps to tell upstream. They are on disk and do not grow any more: later losses are in other gaps, so that a
-    /// gap that is reported twice is recognized by its number. Those reported but not yet passed to [`Log::losses_reported`] are among them.
+    /// The loss records to report upstream. They are on disk and do not grow any more: later losses are in other loss records, so that a
+    /// loss record that is reported twice is recognized by its number. Those reported but not yet passed to [`Log::losses_reported`] are among them.
     ///
     /// # Errors
     /// [`AppendError`] when the disk failed or the log was closed.
@@ -366,7 +366,7 @@ impl Log {
         answer.await.unwrap_or(Err(AppendError::Closed))
     }
 
-    /// Upstream has the gaps up to this number: they are forgotten here.
+    /// Upstream has the loss records up to this number: they are forgotten here.
     pub fn losses_reported(&self, number: u64) {
         let mut state = self.shared().state();
         if state.ledger.reported(number) {

@@ -1,4 +1,4 @@
-//! Losses in ranges of sequences, of which gap records are made.
+//! Losses in ranges of sequences, of which loss records are made.
 
 use std::collections::BTreeMap;
 

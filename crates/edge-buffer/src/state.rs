@@ -73,7 +73,7 @@ pub(crate) struct State {
     /// When it is written at the latest.
     pub(crate) ledger_due: Option<Instant>,
     pub(crate) ledger: Ledger,
-    /// Who wants to tell the gaps upstream, once they are on disk.
+    /// Who wants to report the loss records upstream, once they are on disk.
     pub(crate) reporting: Vec<oneshot::Sender<Result<Vec<LossRecord>, AppendError>>>,
     pub(crate) set_aside: u64,
     /// Ranges that were missing at open, until upstream says which of them arrived. A reader counts what is left of them.

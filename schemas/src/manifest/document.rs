@@ -289,7 +289,7 @@ pub struct RouteObject {
     /// 0 is first; after all others if left out.
     #[schemars(range(max = 9), extend("type" = ["integer", "string", "null"], "pattern" = r"^\s*[0-9]\s*$"))]
     pub priority: Option<u32>,
-    /// 0 or left out: storeAndForwardConfiguration's.
+    /// Seconds; 0 or left out: `timeToLiveSecs` of `storeAndForwardConfiguration`.
     #[schemars(range(max = 4_294_967_295_u32), extend("type" = ["integer", "string", "null"], "pattern" = r"^\s*[0-9]+\s*$"))]
     pub time_to_live_secs: Option<u32>,
     /// What is dropped when the route's queue is full: its oldest messages, or the new one, which is not acknowledged when no

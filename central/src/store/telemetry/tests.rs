@@ -45,7 +45,7 @@ async fn a_resent_message_is_stored_once_even_after_central_was_started_again() 
     store.close().await;
     let store = crate::store::open(dir.path(), keep).unwrap();
     assert_eq!(put(&store, message(2, "q", "{}")).await, Stored::Already);
-    assert_eq!(put(&store, message(5, "q", "{}")).await, Stored::New, "a gap is told elsewhere");
+    assert_eq!(put(&store, message(5, "q", "{}")).await, Stored::New, "a loss is reported elsewhere");
     let stored = all(&store).await;
     assert_eq!(stored.len(), 4);
     assert_eq!(stored[0].enqueued_ms, 1001);

@@ -82,7 +82,7 @@ async fn what_upstream_acknowledged_is_forgotten_and_what_was_lost_since_is_not(
     assert_eq!(short(&first), [(Cause::Refused, "press-1", 1, 1, 3)]);
     assert!(refuse().await.is_err());
 
-    // Killed before upstream had answered: the same gap has the same number.
+    // Killed before upstream had answered: the same loss record has the same number.
     let log = Log::open_on(Arc::new(disk.after_kill()), tagged(options())).unwrap();
     assert_eq!(log.losses_to_report().await.unwrap(), first);
     assert!(log.append(format!("press-1:{}", "x".repeat(2 << 20)).into(), 0).await.is_err());
@@ -197,7 +197,7 @@ async fn a_record_that_was_taken_out_is_gone_after_a_restart_and_is_no_loss_when
     assert!(log.take_out(1).await.unwrap());
     assert_eq!((log.stats().records, log.stats().cursor), (6, 1));
     assert!(log.take_out(2).await.unwrap());
-    assert_eq!(log.stats().cursor, 3, "what is behind the cursor without a gap is forgotten");
+    assert_eq!(log.stats().cursor, 3, "what is behind the cursor without a loss record is forgotten");
     assert!(log.take_out(5).await.unwrap());
     for _ in 0..40 {
         log.append(of("press-3"), 0).await.unwrap();

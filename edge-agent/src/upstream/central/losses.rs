@@ -1,7 +1,7 @@
-//! What the queues and the quarantine have lost, on its way to central: every gap of a ledger, until central has it on its disk.
+//! What the queues and the quarantine have lost, on its way to central: every loss record of a ledger, until central has it on its disk.
 //!
 //! A first loss is reported within a second. While a queue goes on losing, it is reported at ever longer intervals, each time as one
-//! gap for each cause and sender: the ledger joins them meanwhile.
+//! loss record for each cause and sender: the ledger joins them meanwhile.
 
 use edge_core::error_chain::chain;
 use std::collections::{HashMap, HashSet};
@@ -29,14 +29,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// How losses of the quarantine are reported to central.
 const QUARANTINE: &str = "quarantine";
 
-/// Gaps of a log that do not grow any more.
+/// Loss records of a log that do not grow any more.
 pub(super) struct Found {
     log: Log,
     name: String,
     loss_records: Vec<LossRecord>,
 }
 
-/// Gaps in flight: central has them when it acknowledges.
+/// Loss records in flight: central has them when it acknowledges.
 pub(super) struct Sent {
     log: Log,
     number: u64,
@@ -130,7 +130,7 @@ impl Losing {
     }
 }
 
-/// Fixes the gaps of these logs on disk.
+/// Fixes the loss records of these logs on disk.
 async fn ask(due: Vec<(String, Log)>) -> Vec<Found> {
     let mut found = Vec::with_capacity(due.len());
     for (name, log) in due {

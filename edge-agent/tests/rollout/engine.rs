@@ -161,7 +161,7 @@ fn modules_run_again_whatever_happens_to_the_engine_and_operators_are_answered_m
 }
 
 #[test]
-fn containers_that_somebody_stops_run_again_and_a_foreign_one_is_left_alone() {
+fn containers_that_somebody_stops_renames_or_removes_are_repaired_and_foreign_ones_left_alone() {
     if !test_needs::has(&NEEDS) {
         return;
     }
@@ -171,6 +171,21 @@ fn containers_that_somebody_stops_run_again_and_a_foreign_one_is_left_alone() {
     let unchanged = gateway.container("b").unwrap();
     docker(&["stop", &gateway.name("a")]).unwrap();
     until("a runs again", || gateway.is_running("a").then_some(()));
+    // Under another name, beside one that was made of an image of it and has all its labels.
+    let (name, image) = (gateway.name("a"), format!("{}-committed", gateway.name("a")));
+    let former = gateway.container("a").unwrap();
+    docker(&["commit", &name, &image]).unwrap();
+    docker(&["rename", &name, "lineside-test-by-hand-renamed"]).unwrap();
+    until("a has its name again", || (gateway.container("a").ok()? == former).then_some(()));
+    let copy = docker(&["run", "-d", "--name", "lineside-test-by-hand-copy", &image]).unwrap();
+    docker(&["rm", "-f", &name]).unwrap();
+    until("a runs again in a container of its own", || gateway.is_running("a").then_some(()));
+    assert_ne!(gateway.container("a").unwrap(), former);
+    let found =
+        docker(&["inspect", "-f", "{{.Id}} {{.State.Running}}", "lineside-test-by-hand-copy"]).unwrap();
+    assert_eq!(found.trim(), format!("{} true", copy.trim()), "the copy was touched");
+    docker(&["rm", "-f", "lineside-test-by-hand-copy"]).unwrap();
+    docker(&["rmi", &image]).unwrap();
     let foreign = gateway.name("c");
     docker(&["run", "-d", "--name", &foreign, IMAGE, super::gateway::IDLE]).unwrap();
     let before = gateway.container("c").unwrap();

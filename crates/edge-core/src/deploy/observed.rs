@@ -15,6 +15,8 @@ pub struct Observed {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ObservedModule {
     pub container_id: String,
+    /// Whether somebody gave the container another name than the daemon did.
+    pub is_renamed: bool,
     /// The image it was created from, as the manifest named it then.
     pub image: String,
     /// The engine's id of that image.

@@ -62,7 +62,7 @@ pub enum Action {
         container_id: String,
         image: String,
     },
-    /// Give a replacement the name of its module's container, which is gone.
+    /// Give the container of a module its name: a replacement whose former container is gone, or one that somebody renamed.
     Rename { module: ModuleId, container_id: String },
     /// Stop the container, giving it its time to end.
     Stop { module: ModuleId, container_id: String },
@@ -166,11 +166,20 @@ impl Planner<'_> {
             seen.fingerprint == target.fingerprint && seen.state != ContainerState::Dead
         };
         match seen {
-            Some(seen) if is_as_created(seen) => match target.spec.status {
-                DesiredStatus::Running => self.keep_running(module, target, seen),
-                DesiredStatus::Stopped if seen.is_live() && !self.waits(module) => self.stop(module, seen),
-                DesiredStatus::Stopped | DesiredStatus::Unknown => {}
-            },
+            Some(seen) if is_as_created(seen) => {
+                match target.spec.status {
+                    DesiredStatus::Running => self.keep_running(module, target, seen),
+                    DesiredStatus::Stopped if seen.is_live() && self.may_act(module, seen) => {
+                        self.stop(module, seen)
+                    }
+                    DesiredStatus::Stopped | DesiredStatus::Unknown => {}
+                }
+                // Last, because a name that somebody else's container has keeps no module from running.
+                if seen.is_renamed && !self.waits(module) {
+                    let (module, container_id) = (module.clone(), seen.container_id.clone());
+                    self.changes.push(Action::Rename { module, container_id });
+                }
+            }
             // The step that failed replaces this container, which goes on by its policy until it can be replaced.
             Some(seen) if self.waits(module) => {
                 let next = self.next_of_former(module, target, seen);
@@ -191,6 +200,12 @@ impl Planner<'_> {
             self.wait(module, Reason::Failed { until_ms, failures });
         }
         failed.is_some()
+    }
+
+    /// Whether a container that is kept may be started or stopped now. While it has another name the failed step may be the one that
+    /// names it, which is no reason to leave the module as it is; whether it waits is then noted with that step.
+    fn may_act(&mut self, module: &ModuleId, seen: &ObservedModule) -> bool {
+        seen.is_renamed || !self.waits(module)
     }
 
     fn wait(&mut self, module: &ModuleId, reason: Reason) {
@@ -310,7 +325,7 @@ impl Planner<'_> {
                 ContainerState::Restarting => self.wait(module, Reason::Restarting),
                 _ => {}
             },
-            RestartStep::Start | RestartStep::Restart { .. } if !self.waits(module) => {
+            RestartStep::Start | RestartStep::Restart { .. } if self.may_act(module, seen) => {
                 self.changes.extend(supervision(module, seen, next));
             }
             RestartStep::Start | RestartStep::Restart { .. } => {}

@@ -10,10 +10,13 @@ use edge_core::deploy::observed::{ContainerState, Observed, ObservedModule};
 use schemas::names::ModuleId;
 use schemas::timestamp::parse_rfc3339;
 
-use super::spec::replacement_name;
+use super::spec::{container_name, replacement_name};
 use super::{DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MODULE, LABEL_OWNERSHIP, ModuleContext};
 
 /// The containers of a gateway, by module. Only those that carry its mark, or that its daemon made before there were marks.
+///
+/// A module's container is the one that has its name. If there is none, it is the one that somebody gave another name; one that was made
+/// of an image that somebody committed of a module's container has the mark as well, and counts only under the module's name.
 ///
 /// # Errors
 /// [`DockerError::Said`].
@@ -25,43 +28,79 @@ pub async fn observe(docker: &Docker, context: &ModuleContext) -> Result<Observe
         filters: Some(HashMap::from([("label".to_owned(), vec![format!("{LABEL_GATEWAY}={gateway}")])])),
         ..ListContainersOptions::default()
     };
-    let (mut modules, mut replacements) = (BTreeMap::new(), BTreeMap::new());
+    let (mut modules, mut replacements, mut renamed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for listed in docker.list_containers(Some(options)).await.map_err(said)? {
         let Some(id) = listed.id else { continue };
         match docker.inspect_container(&id, None::<InspectContainerOptions>).await {
             Ok(container) => {
-                if !is_own(docker, &container, &context.ownership).await.map_err(said)? {
+                let Some((module, named)) = module_and_name(&container) else { continue };
+                if !is_own(docker, &container, &context.ownership, named).await.map_err(said)? {
                     tracing::debug!(
                         container = id,
                         "a container has this gateway's labels and was not created by it"
                     );
                     continue;
                 }
-                let name = container.name.clone().unwrap_or_default();
-                if let Some((module, observed)) = read(container) {
-                    let is_replacement = name.trim_start_matches('/') == replacement_name(&module);
-                    let of_kind = if is_replacement { &mut replacements } else { &mut modules };
-                    of_kind.insert(module, observed);
-                }
+                let Some(observed) = read(container) else { continue };
+                match named {
+                    Named::AsModule => modules.insert(module, observed),
+                    Named::AsReplacement => replacements.insert(module, observed),
+                    Named::Otherwise => {
+                        renamed.insert(module, ObservedModule { is_renamed: true, ..observed })
+                    }
+                };
             }
             // It went between the two questions.
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
             Err(source) => return Err(said(source)),
         }
     }
+    for (module, observed) in renamed {
+        modules.entry(module).or_insert(observed);
+    }
     Ok(Observed { modules, replacements })
 }
 
-/// Whether this gateway's daemon made a container. Its mark proves it. Without any mark it is one of a former version, unless
-/// the labels came with its image.
+/// Which of the daemon's names a container has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Named {
+    AsModule,
+    AsReplacement,
+    /// Somebody gave it another one.
+    Otherwise,
+}
+
+/// The module that a container's labels name, if they name one.
+fn module_and_name(container: &ContainerInspectResponse) -> Option<(ModuleId, Named)> {
+    let labels = container.config.as_ref()?.labels.as_ref()?;
+    let module: ModuleId = labels.get(LABEL_MODULE)?.parse().ok()?;
+    // The engine writes a slash before it.
+    let name = container.name.as_deref().unwrap_or_default().trim_start_matches('/');
+    let named = if name == container_name(&module) {
+        Named::AsModule
+    } else if name == replacement_name(&module) {
+        Named::AsReplacement
+    } else {
+        Named::Otherwise
+    };
+    Some((module, named))
+}
+
+/// Whether this gateway's daemon made a container. Its mark proves it, but under another name only if it is not the image's: of a
+/// container that somebody committed, the image has all labels. Without any mark it is one of a former version, unless the labels
+/// came with its image.
 async fn is_own(
     docker: &Docker,
     container: &ContainerInspectResponse,
     ownership: &str,
+    named: Named,
 ) -> Result<bool, Error> {
     let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
-    if let Some(found) = labels.and_then(|labels| labels.get(LABEL_OWNERSHIP)) {
-        return Ok(found == ownership);
+    let mark = labels.and_then(|labels| labels.get(LABEL_OWNERSHIP));
+    match mark {
+        Some(found) if found != ownership => return Ok(false),
+        Some(_) if named != Named::Otherwise => return Ok(true),
+        _ => {}
     }
     let Some(image) = &container.image else { return Ok(false) };
     let of_image = match docker.inspect_image(image).await {
@@ -69,14 +108,17 @@ async fn is_own(
         Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(false),
         Err(error) => return Err(error),
     };
-    Ok(![LABEL_GATEWAY, LABEL_MODULE, LABEL_FINGERPRINT].iter().any(|label| of_image.contains_key(*label)))
+    let proving: &[&str] = match mark {
+        Some(_) => &[LABEL_OWNERSHIP],
+        None => &[LABEL_GATEWAY, LABEL_MODULE, LABEL_FINGERPRINT],
+    };
+    Ok(!proving.iter().any(|label| of_image.contains_key(*label)))
 }
 
-/// `None` for a container that is being removed, or whose labels name no module.
-fn read(container: ContainerInspectResponse) -> Option<(ModuleId, ObservedModule)> {
+/// `None` for a container that is being removed.
+fn read(container: ContainerInspectResponse) -> Option<ObservedModule> {
     let config = container.config?;
     let mut labels = config.labels.unwrap_or_default();
-    let module = labels.remove(LABEL_MODULE)?.parse().ok()?;
     let state = container.state?;
     let code = state.exit_code.unwrap_or(0);
     let container_state = match state.status? {
@@ -91,22 +133,20 @@ fn read(container: ContainerInspectResponse) -> Option<(ModuleId, ObservedModule
     // The engine writes year 1 for "never", which is before 1970 and reads as none.
     let time = |text: Option<String>| text.as_deref().and_then(parse_rfc3339);
     let health = state.health.and_then(|health| health.status);
-    Some((
-        module,
-        ObservedModule {
-            container_id: container.id?,
-            image: config.image.unwrap_or_default(),
-            image_id: container.image.unwrap_or_default(),
-            anonymous_volumes: container.mounts.into_iter().flatten().filter_map(anonymous_volume).collect(),
-            fingerprint: labels.remove(LABEL_FINGERPRINT).unwrap_or_default(),
-            state: container_state,
-            is_unhealthy: health == Some(HealthStatusEnum::UNHEALTHY),
-            is_starting: health == Some(HealthStatusEnum::STARTING),
-            is_out_of_memory: state.oom_killed.unwrap_or(false),
-            started_at_ms: time(state.started_at),
-            finished_at_ms: time(state.finished_at),
-        },
-    ))
+    Some(ObservedModule {
+        container_id: container.id?,
+        is_renamed: false,
+        image: config.image.unwrap_or_default(),
+        image_id: container.image.unwrap_or_default(),
+        anonymous_volumes: container.mounts.into_iter().flatten().filter_map(anonymous_volume).collect(),
+        fingerprint: labels.remove(LABEL_FINGERPRINT).unwrap_or_default(),
+        state: container_state,
+        is_unhealthy: health == Some(HealthStatusEnum::UNHEALTHY),
+        is_starting: health == Some(HealthStatusEnum::STARTING),
+        is_out_of_memory: state.oom_killed.unwrap_or(false),
+        started_at_ms: time(state.started_at),
+        finished_at_ms: time(state.finished_at),
+    })
 }
 
 /// The name of a volume that the engine made for one container: 64 hexadecimal digits.

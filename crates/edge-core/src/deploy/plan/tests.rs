@@ -100,8 +100,13 @@ impl Docker {
                     }
                     restarts.handle(now_ms, Event::Started(module));
                 }
+                Action::Rename { module, container_id } if slot.is_some() => {
+                    let seen = slot.expect("it is some");
+                    assert!(seen.is_renamed, "{module} has a container of its name");
+                    assert_eq!(*container_id, seen.container_id);
+                    seen.is_renamed = false;
+                }
                 Action::Rename { module, container_id } => {
-                    assert!(slot.is_none(), "{module} has a container of its name");
                     let seen = self.observed.replacements.remove(module).expect("renamed what is there");
                     assert_eq!(*container_id, seen.container_id);
                     self.observed.modules.insert(module.clone(), seen);
@@ -222,6 +227,26 @@ fn a_container_whose_replacement_failed_is_restarted_by_its_policy_while_the_nex
     assert!(waiting.is_empty() && waiting.earliest() == Some(NOW + 6_000), "{waiting}");
 }
 
+/// The name is the last step, and one that cannot be had keeps no module from being started again.
+#[test]
+fn a_container_that_somebody_renamed_gets_its_name_back() {
+    let desired = desired(json!({"a": {"settings": {"image": "acme/a"}, "restartPolicy": "always"}}));
+    let renamed = |seen: ObservedModule| {
+        let modules = BTreeMap::from([(id("a"), ObservedModule { is_renamed: true, ..seen })]);
+        Observed { modules, replacements: BTreeMap::new() }
+    };
+    let rename = Action::Rename { module: id("a"), container_id: "a-container".into() };
+    let runs = renamed(running(&desired, "a"));
+    let ended = renamed(exited(running(&desired, "a"), 1));
+    let mut restarts = Restarts::default();
+    assert_eq!(plan(&desired, &runs, &restarts, NOW).actions, [rename.clone()]);
+    restarts.handle(NOW, Event::Failed(&id("a")));
+    let waiting = plan(&desired, &runs, &restarts, NOW);
+    assert!(waiting.actions.is_empty() && waiting.earliest().is_some(), "{waiting}");
+    let later = plan(&desired, &ended, &restarts, NOW + 10_000);
+    assert!(matches!(later.actions[..], [Action::Restart { .. }]), "{later}");
+}
+
 fn module() -> impl Strategy<Value = Value> {
     let policy = proptest::sample::select(RestartPolicy::ALL);
     (0..3u8, 0..2u8, any::<bool>(), any::<bool>(), policy, 0..3u32).prop_map(
@@ -257,14 +282,15 @@ fn state() -> impl Strategy<Value = ContainerState> {
 /// Containers of an earlier manifest in any state, ended or started up to ten minutes ago.
 fn containers() -> impl Strategy<Value = Observed> {
     let container = || {
-        let one = (state(), any::<bool>(), 0..600_000u64, 0..600_000u64);
+        let one = (state(), any::<bool>(), any::<bool>(), 0..600_000u64, 0..600_000u64);
         proptest::collection::vec(one, 6)
     };
-    let of = |old: &Desired, containers: Vec<(ContainerState, bool, u64, u64)>, suffix: &str| {
+    let of = |old: &Desired, containers: Vec<(ContainerState, bool, bool, u64, u64)>, suffix: &str| {
         let modules = old.modules.keys().zip(containers);
-        let modules = modules.map(|(module, (state, is_unhealthy, started, finished))| {
+        let modules = modules.map(|(module, (state, is_unhealthy, is_renamed, started, finished))| {
             let seen = ObservedModule {
                 container_id: format!("{module}-container{suffix}"),
+                is_renamed: is_renamed && suffix.is_empty(),
                 state,
                 is_unhealthy: is_unhealthy && state == ContainerState::Running,
                 is_out_of_memory: false,
@@ -317,6 +343,7 @@ proptest! {
         prop_assert!(docker.observed.replacements.is_empty());
         for (module, seen) in &docker.observed.modules {
             prop_assert_eq!(&seen.fingerprint, &target.modules[module].fingerprint);
+            prop_assert!(!seen.is_renamed, "{} has another name", module);
         }
     }
 

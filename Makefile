@@ -11,7 +11,7 @@ STATIC := RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,-z,pack-relat
 IS_ROOT := $(filter 0,$(shell id -u))
 TEST_PACKAGES := busybox-static docker-registry chromium eatmydata e2fsprogs fonts-dejavu-core iproute2 curl libfaketime microsocks mosquitto mosquitto-clients prometheus tinyproxy
 
-.PHONY: compiler build web images demo test attack faults fuzz check lint bench clean
+.PHONY: compiler build web images deb demo test attack faults fuzz check lint bench clean
 
 compiler: ## what Rust needs beside itself: a linker, and a C compiler for SQLite and TLS
 	scripts/ensure-packages.sh gcc libc6-dev
@@ -26,12 +26,16 @@ images: build ## module images from those binaries
 	scripts/ensure-docker.sh
 	scripts/build-images.sh
 
+deb: build ## Debian packages of both programs in target/deb
+	scripts/build-debs.sh
+
 demo: images ## central, one gateway, its modules and leaf devices; ONCE=1 proves each step and ends
 	LINESIDE_BIN_DIR=$(BIN) $(BIN)/demo $(if $(ONCE),--once)
 
 test: $(if $(IS_ROOT),images) ## every test, on real parts; an ordinary user's are those that need none, with a list of the others
 	$(if $(IS_ROOT),scripts/ensure-packages.sh --no-services $(TEST_PACKAGES))
 	$(if $(IS_ROOT),scripts/ensure-clients.sh)
+	$(if $(IS_ROOT),scripts/ensure-clean-debian.sh)
 	scripts/test.sh $(CURDIR)/$(BIN)
 
 faults: images ## the long form of the tests that break things: as root, about three quarters of an hour

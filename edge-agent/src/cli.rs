@@ -21,6 +21,7 @@ use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, Parser, Subcommand};
 use edge_core::health::finding::{Finding, Level};
 use edge_core::route::sample::SampleMessage;
+use edge_hub::data_lock::DataLock;
 use edge_hub::logging;
 use edge_hub::terminal::{Output, Tone};
 use schemas::control::{Applied, CallRequest, DeploymentHistory};
@@ -42,6 +43,7 @@ use text::{encoded, first_word};
 use crate::access::module_keys::ModuleKeys;
 use crate::check;
 use crate::deployment::docker::host_policy::HostPolicy;
+use crate::deployment::docker::removal::remove_all;
 use crate::deployment::reconciler::plan_once;
 
 const EXIT_CODES: &str = "Exit codes:
@@ -104,6 +106,8 @@ enum Command {
         /// The module's id in the manifest.
         module: String,
     },
+    /// Stop and remove the containers of this gateway's modules; for its end, while the daemon does not run. Named volumes stay.
+    RemoveModules,
     /// Call a direct method of a module or leaf device.
     Call {
         /// A module, or device/ID for a leaf device.
@@ -215,6 +219,23 @@ impl Cli {
                 let answer =
                     options.request("POST", &format!("/modules/{}/restart", encoded(module)), None).await?;
                 options.print(&answer, || format!("module `{module}` was restarted"))?;
+            }
+            Command::RemoveModules => {
+                let config = options.load()?;
+                // The daemon would create them again.
+                let _lock =
+                    DataLock::acquire(&config.data_dir, "lock", "edge-agent").map_err(anyhow::Error::from)?;
+                let keys = ModuleKeys::load(&config.data_dir).map_err(anyhow::Error::from)?;
+                let removed = remove_all(&config, &keys).await.map_err(anyhow::Error::from)?;
+                let lines = || match removed.as_slice() {
+                    [] => "no module had a container".to_owned(),
+                    removed => removed
+                        .iter()
+                        .map(|module| format!("removed {module}"))
+                        .collect::<Vec<_>>()
+                        .join("\n"),
+                };
+                options.print(&json!({"removed": removed}), lines)?;
             }
             Command::Call { target, method, payload, timeout } => {
                 let payload: Value = match payload {

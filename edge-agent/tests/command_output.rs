@@ -48,8 +48,9 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("man", &["MAN"]),
     // What these do is written before they print.
     ("init", &[]),
-    // It prints nothing, and is refused because one runs.
+    // They print nothing, and are refused because a daemon runs.
     ("run", &[]),
+    ("remove-modules", &[]),
 ];
 
 /// What takes the output.

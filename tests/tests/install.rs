@@ -1,11 +1,12 @@
-//! A newcomer's walk: the commands of docs/install.md, run as they stand on two clean machines, up to a device's value.
+//! A newcomer's walk: the commands of docs/install.md, run unchanged on two clean Debian machines, up to a device's value; then the
+//! packages are upgraded, removed and purged.
 //!
-//! A machine is a container with the programs of this one (`/usr`, read-only) and nothing else of it: its own `/etc`, `/var` and
-//! network name. A script takes the part of `systemctl`: it starts what a unit's `ExecStart` says and waits for the ready line.
+//! A machine is a container of Debian's minimal installation. A script takes the part of `systemctl`: it starts what a unit's `ExecStart`
+//! says and waits for the ready line.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,24 +24,55 @@ const STEP: Duration = Duration::from_secs(60);
 /// The page's machines: the word after `sh` of a block, and the host name in its commands.
 const MACHINES: [(&str, &str); 2] = [("central", "central.example"), ("gateway", "gateway.example")];
 
-/// `systemctl enable --now NAME`: runs the unit's `ExecStart` as its `User` and waits for the line that says it is ready.
+/// Each machine with what is installed on it.
+const PROGRAMS: [(&str, &str); 2] = [("gateway", "edge-agent"), ("central", "central")];
+
+/// The commands of systemd that packages and the page use. A service is the process whose id is in /run/NAME.pid.
 const SYSTEMCTL: &str = r#"#!/bin/bash
 set -euo pipefail
-[[ "$1 $2" == "enable --now" ]]
-unit=/etc/systemd/system/$3.service
-command=$(sed -n 's/^ExecStart=//p' "$unit")
-user=$(sed -n 's/^User=//p' "$unit")
-directory=$(sed -n 's/^StateDirectory=//p' "$unit")
-[[ -z $directory ]] || install -d -m 700 -o "$user" -g "$user" "/var/lib/$directory"
-log=/var/log/$3.log
-# The program is started beside this script, and may come to its log later than what reads it.
-: >"$log"
-setsid ${user:+runuser -u "$user" --} $command >"$log" 2>&1 </dev/null &
-# Ends when the line is there, when the program has ended, or after a minute.
-if ! timeout 60 grep -qm1 "$3 ready" <(exec tail -n +1 -f --pid=$! "$log" 2>/dev/null); then
-    cat "$log" >&2
-    exit 1
+now=
+if [[ ${2:-} == --now || ${2:-} == --quiet ]]; then
+    [[ $2 == --quiet ]] || now=yes
+    set -- "$1" "${3:-}"
 fi
+name=${2:-}
+name=${name%.service}
+stop() {
+    if [[ -e /run/$name.pid ]]; then
+        process=$(cat "/run/$name.pid")
+        kill "$process" 2>/dev/null || true
+        # Not a child of this script: its end is seen by what waits for a foreign process.
+        timeout 60 tail --pid="$process" -f /dev/null
+        rm "/run/$name.pid"
+    fi
+}
+start() {
+    unit=$(ls "/etc/systemd/system/$name.service" "/usr/lib/systemd/system/$name.service" 2>/dev/null | head -n 1)
+    command=$(sed -n 's/^ExecStart=//p' "$unit")
+    user=$(sed -n 's/^User=//p' "$unit")
+    directory=$(sed -n 's/^StateDirectory=//p' "$unit")
+    [[ -z $directory ]] || install -d -m 700 -o "$user" -g "$user" "/var/lib/$directory"
+    log=/var/log/$name.log
+    # The program is started beside this script, and may come to its log later than what reads it.
+    : >"$log"
+    setsid ${user:+setpriv --reuid "$user" --regid "$user" --init-groups --} $command >"$log" 2>&1 </dev/null &
+    echo $! >"/run/$name.pid"
+    # Ends when the line is there, when the program has ended, or after a minute.
+    if ! timeout 60 grep -qm1 "$name ready" <(exec tail -n +1 -f --pid=$! "$log" 2>/dev/null); then
+        cat "$log" >&2
+        exit 1
+    fi
+}
+case $1 in
+daemon-reload) ;;
+enable) touch "/run/$name.enabled"; [[ -z $now ]] || start ;;
+disable) rm -f "/run/$name.enabled"; [[ -z $now ]] || stop ;;
+is-enabled) [[ -e /run/$name.enabled ]] ;;
+start) start ;;
+stop) stop ;;
+restart) stop; start ;;
+*) echo "the stand-in knows no systemctl $1" >&2; exit 1 ;;
+esac
 "#;
 
 /// The commands of the page, each with the machine it is for.
@@ -78,46 +110,37 @@ fn remember(command: &str, output: &str, words: &mut BTreeMap<&'static str, Stri
     words.extend(found.into_iter().filter_map(|(word, value)| Some((word, value?))));
 }
 
-async fn image(dir: &Path) -> Result<()> {
-    let root = dir.join("root");
-    for directory in ["etc", "root", "run", "tmp", "usr", "var/lib", "var/log", "proc", "sys", "dev"] {
-        std::fs::create_dir_all(root.join(directory))?;
-    }
-    for link in ["bin", "sbin", "lib", "lib64"] {
-        std::os::unix::fs::symlink(format!("usr/{link}"), root.join(link))?;
-    }
-    std::fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/bash\n")?;
-    std::fs::write(root.join("etc/group"), "root:x:0:\n")?;
-    let archive = dir.join("root.tar");
-    let (code, _, error) =
-        run(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".")).await?;
-    ensure!(code == 0, "tar: {error}");
-    docker(&["import", archive.to_str().context("a path of UTF-8")?, IMAGE]).await?;
+async fn image() -> Result<()> {
+    let archive = concat!(env!("CARGO_MANIFEST_DIR"), "/../.cache/clean-debian.tar");
+    ensure!(Path::new(archive).exists(), "{archive} is missing; make it: scripts/ensure-clean-debian.sh");
+    docker(&["import", archive, IMAGE]).await?;
     Ok(())
 }
 
+/// The packages of the binaries under test.
+async fn packages() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let program = binary("edge-agent")?;
+    let binaries = program.parent().context("a program is in a directory")?;
+    let (code, _, error) =
+        run(Command::new("scripts/build-debs.sh").arg(binaries).current_dir(&root)).await?;
+    ensure!(code == 0, "build-debs.sh: {error}");
+    Ok(root.join("target/deb").canonicalize()?)
+}
+
 /// Starts a clean machine that holds the files that the page says to copy.
-async fn machine(dir: &Path, name: &str, host: &str) -> Result<()> {
-    let program = if name == "gateway" { "edge-agent" } else { "central" };
-    let unit = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("../packaging/{program}.service"));
-    let copied = dir.join(name);
-    std::fs::create_dir_all(&copied)?;
-    std::fs::copy(binary(program)?, copied.join(program))?;
-    std::fs::copy(&unit, copied.join(format!("{program}.service"))).with_context(|| format!("{unit:?}"))?;
+async fn machine(packages: &Path, name: &str, host: &str) -> Result<()> {
     let container = format!("lineside-install-{name}");
-    let copied = format!("{}:/root/copied:ro", copied.display());
+    let copied = format!("{}:/root/copied:ro", packages.display());
     let mut arguments = vec!["run", "--detach", "--name", &container, "--hostname", host];
     arguments.extend(["--network", NETWORK, "--network-alias", host, "--volume", &copied]);
-    arguments.extend(["--volume", "/usr:/usr:ro", "--volume", "/etc/pam.d:/etc/pam.d:ro"]);
-    arguments.extend(["--volume", "/etc/security:/etc/security:ro"]);
-    arguments.extend(["--tmpfs", "/usr/local:exec", "--workdir", "/root/copied"]);
+    arguments.extend(["--workdir", "/root/copied"]);
     if name == "gateway" {
         arguments.extend(["--volume", "/var/run/docker.sock:/var/run/docker.sock"]);
     }
     arguments.extend([IMAGE, "sleep", "infinity"]);
     docker(&arguments).await?;
-    let script =
-        "mkdir -p /usr/local/bin && cat > /usr/local/bin/systemctl && chmod 755 /usr/local/bin/systemctl";
+    let script = "mkdir -p /run/systemd/system && cat > /usr/local/bin/systemctl && chmod 755 /usr/local/bin/systemctl";
     let mut exec = Command::new("docker");
     exec.args(["exec", "--interactive", &container, "bash", "-c", script]);
     let mut child = exec.stdin(std::process::Stdio::piped()).spawn()?;
@@ -128,6 +151,21 @@ async fn machine(dir: &Path, name: &str, host: &str) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command on a machine and gives its standard output.
+async fn on(machine: &str, line: &str) -> Result<String> {
+    let container = format!("lineside-install-{machine}");
+    let (code, out, error) =
+        run(Command::new("docker").args(["exec", &container, "bash", "-c", line])).await?;
+    ensure!(code == 0, "on {machine}: {line}\nexited {code}: {out}{error}");
+    Ok(out)
+}
+
+/// Every file of a machine, without those that change by themselves.
+async fn files(machine: &str) -> Result<BTreeSet<String>> {
+    let all = on(machine, "find / -xdev -not -path '/proc*' -not -path '/sys*' -not -path '/tmp*'").await?;
+    Ok(all.lines().map(str::to_owned).collect())
+}
+
 async fn walk(page: &str) -> Result<Vec<String>> {
     let mut words: BTreeMap<&str, String> = BTreeMap::new();
     let mut ran = Vec::new();
@@ -136,13 +174,7 @@ async fn walk(page: &str) -> Result<Vec<String>> {
         for (word, value) in &words {
             line = line.replace(word, value);
         }
-        let container = format!("lineside-install-{machine}");
-        let execute = || async {
-            let (code, out, error) =
-                run(Command::new("docker").args(["exec", &container, "bash", "-c", &line])).await?;
-            ensure!(code == 0, "on {machine}: {command}\nexited {code}: {out}{error}");
-            Ok(out)
-        };
+        let execute = || on(&machine, &line);
         let output = if command.starts_with("curl ") {
             // The value is on its way while the command for it is typed.
             eventually("the value in central", STEP, || async {
@@ -162,25 +194,75 @@ async fn walk(page: &str) -> Result<Vec<String>> {
     Ok(ran)
 }
 
+/// What is on the machines after the walk: a gateway that `check` finds nothing wrong with; and after it, nothing.
+async fn upgrade_and_remove(before: &BTreeMap<&str, BTreeSet<String>>) -> Result<()> {
+    on("gateway", "edge-agent check").await?;
+    let manifest = r#"{"modulesContent": {
+        "$edgeAgent": {"properties.desired": {"schemaVersion": "1.1", "modules": {
+            "lineside-install-idle": {"settings": {"image": "lineside/simulated-sensor:1"}, "imagePullPolicy": "never"}}}},
+        "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {}}}}}"#;
+    on("gateway", &format!("edge-agent apply --wait 60 - <<'MANIFEST'\n{manifest}\nMANIFEST")).await?;
+    let container = || docker(&["inspect", "--format", "{{.Id}}", "lineside-install-idle"]);
+    let created = container().await?;
+    for (machine, program) in PROGRAMS {
+        let process = on(machine, &format!("cat /run/{program}.pid")).await?;
+        on(machine, &format!("dpkg --install {program}_*.deb")).await?;
+        ensure!(
+            on(machine, &format!("cat /run/{program}.pid")).await? != process,
+            "an upgrade restarts {program}"
+        );
+    }
+    ensure!(container().await? == created, "an upgrade leaves the modules' containers");
+    on("gateway", "edge-agent status").await?;
+
+    for (machine, program) in PROGRAMS {
+        on(machine, &format!("dpkg --remove {program}")).await?;
+        let is_data = |file: &str| {
+            [format!("/etc/{program}"), format!("/var/lib/{program}")]
+                .iter()
+                .any(|dir| file.starts_with(dir.as_str()))
+                || file.starts_with("/var/lib/dpkg/")
+                || file.starts_with("/var/log/")
+        };
+        let left = files(machine).await?;
+        let left: Vec<&String> = left.difference(&before[machine]).filter(|file| !is_data(file)).collect();
+        ensure!(left.is_empty(), "left of {program} after its removal: {left:?}");
+        on(machine, &format!("test -d /var/lib/{program}")).await?;
+    }
+    ensure!(container().await.is_err(), "a removal takes the modules' containers along");
+    // What was kept is taken up again.
+    on("gateway", "dpkg --install edge-agent_*.deb && edge-agent status").await?;
+    for (machine, program) in PROGRAMS {
+        on(
+            machine,
+            &format!("dpkg --purge {program} && test ! -e /var/lib/{program} && test ! -e /etc/{program}"),
+        )
+        .await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn the_commands_of_the_install_page_lead_to_a_devices_value_on_two_clean_machines() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/install.md")).unwrap();
-    let dir = tempfile::tempdir().unwrap();
     docker::remove_network(NETWORK).await.unwrap();
     let walked = async {
         docker(&["network", "create", NETWORK]).await?;
-        image(dir.path()).await?;
+        image().await?;
+        let packages = packages().await?;
+        let mut before = BTreeMap::new();
         for (name, host) in MACHINES {
-            machine(dir.path(), name, host).await?;
+            machine(&packages, name, host).await?;
+            before.insert(name, files(name).await?);
         }
-        walk(&page).await
+        let ran = walk(&page).await?;
+        upgrade_and_remove(&before).await?;
+        anyhow::Ok(ran)
     }
     .await;
     let mut logs = String::new();
-    for (name, program) in [("central", "central"), ("gateway", "edge-agent")] {
-        let log = format!("/var/log/{program}.log");
-        logs +=
-            &docker(&["exec", &format!("lineside-install-{name}"), "cat", &log]).await.unwrap_or_default();
+    for (machine, program) in PROGRAMS {
+        logs += &on(machine, &format!("cat /var/log/{program}.log")).await.unwrap_or_default();
     }
     docker::remove_network(NETWORK).await.unwrap();
     // The network of modules, which the gateway made on this machine's engine.

@@ -1,5 +1,6 @@
 //! Does one step of a plan. It has no choices left; doing a step that is done already is no error.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -207,7 +208,12 @@ impl Executor {
             Err(error) if !is_code(&error, 404) => return Err(said(action)(error)),
             Err(_) => {}
         }
-        let request = NetworkCreateRequest { name: name.clone(), ..NetworkCreateRequest::default() };
+        let labels = HashMap::from([(LABEL_OWNERSHIP.to_owned(), self.context.ownership.clone())]);
+        let request = NetworkCreateRequest {
+            name: name.clone(),
+            labels: Some(labels),
+            ..NetworkCreateRequest::default()
+        };
         self.docker.create_network(request).await.map_err(said(action))?;
         tracing::info!(network = name, "network made");
         Ok(())

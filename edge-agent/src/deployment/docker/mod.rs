@@ -6,6 +6,7 @@ pub mod host_policy;
 pub mod logs;
 pub mod observe;
 pub mod preflight;
+pub mod removal;
 pub mod spec;
 
 use std::path::PathBuf;

@@ -67,7 +67,7 @@ check: compiler ## format, lints and dependency audit; the console's types, test
 lint: check
 
 bench: images ## benchmarks with their peers in the same run; ONLY="free idle" runs some of them
-	scripts/ensure-packages.sh mosquitto iproute2
+	scripts/ensure-packages.sh busybox-static mosquitto iproute2
 	LINESIDE_BIN_DIR=$(BIN) $(BIN)/bench $(ONLY)
 	$(if $(ONLY),exit 0)
 	$(STATIC) cargo run --profile dist --target $(TARGET) -p edge-buffer --example append_rate -- target 3 2048

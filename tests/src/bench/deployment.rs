@@ -11,7 +11,7 @@ use crate::docker::docker;
 use crate::job;
 use crate::site::Site;
 
-fn ms(times: &[Duration]) -> Spread {
+pub(super) fn ms(times: &[Duration]) -> Spread {
     Spread::of(times.iter().map(|time| time.as_secs_f64() * 1e3).collect())
 }
 
@@ -65,7 +65,7 @@ pub async fn apply_to_running(site: &Site) -> Result<()> {
     Ok(())
 }
 
-async fn apply(site: &Site, manifest: &Path) -> Result<()> {
+pub(super) async fn apply(site: &Site, manifest: &Path) -> Result<()> {
     let file = manifest.to_str().context("the path is not UTF-8")?;
     let (code, out, error) =
         crate::process::run(&mut site.agent_command(&["apply", file, "--wait", "60"])?).await?;

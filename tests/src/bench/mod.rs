@@ -8,5 +8,6 @@ pub mod free;
 pub mod idle;
 pub mod latency;
 pub mod load;
+pub mod modules;
 pub mod peer;
 pub mod table;

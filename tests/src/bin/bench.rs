@@ -1,4 +1,4 @@
-//! `make bench`: every benchmark, or those whose names are given: deployment, free, durable, latency, idle, drain, fleet. Prints Markdown
+//! `make bench`: every benchmark, or those whose names are given: deployment, modules, free, durable, latency, idle, drain, fleet. Prints Markdown
 //! tables, ready for docs/benchmarks.md, and ends each benchmark with `RATIO name ours/theirs`.
 
 use std::path::Path;
@@ -7,11 +7,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use site_tests::bench::free::{MANY, Parts};
 use site_tests::bench::peer::Mosquitto;
-use site_tests::bench::{deployment, drain, durable, fleet, free, idle, latency};
+use site_tests::bench::{deployment, drain, durable, fleet, free, idle, latency, modules};
 use site_tests::raw::Login;
 use site_tests::site::Site;
 
-const ALL: [&str; 7] = ["deployment", "free", "durable", "latency", "idle", "drain", "fleet"];
+const ALL: [&str; 8] = ["deployment", "modules", "free", "durable", "latency", "idle", "drain", "fleet"];
 /// Those that start programs of their own.
 const OWN: [&str; 2] = ["drain", "fleet"];
 
@@ -52,6 +52,9 @@ async fn measure(site: &mut Site, dir: &Path, chosen: &[String]) -> Result<()> {
         deployment::apply_to_running(site).await?;
     } else {
         site.start_agent().await?;
+    }
+    if is_chosen("modules") {
+        modules::run_all(site).await?;
     }
     site.open_free_topics("bench/#").await?;
     let mosquitto = Mosquitto::start(dir).await?;

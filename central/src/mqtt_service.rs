@@ -61,6 +61,7 @@ impl CentralService {
         &self,
         serving_gateway: Option<GatewayConnection>,
         left_by: Option<DeviceId>,
+        fence: Option<&Fence>,
         from: Identity,
         mut bag: PropertyBag,
         payload: Bytes,
@@ -81,9 +82,10 @@ impl CentralService {
             place,
             generation,
         };
-        let stored = match left_by {
-            Some(left_by) => self.0.telemetry.put_will(message, left_by),
-            None => self.0.telemetry.put(message, serving_gateway),
+        let stored = match (left_by, serving_gateway) {
+            (Some(left_by), _) => self.0.telemetry.put_will(message, left_by),
+            (None, Some(gateway)) => self.0.telemetry.put(message, Some(gateway)),
+            (None, None) => self.0.telemetry.put_of_device(message, fence),
         };
         stored.map_err(Rejected::from).boxed()
     }
@@ -168,13 +170,13 @@ impl Service for CentralService {
         from: Identity,
         bag: PropertyBag,
         payload: Bytes,
-        _fence: Option<&Fence>,
+        fence: Option<&Fence>,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
         let serving_gateway = self.is_gateway(client).then(|| GatewayConnection {
             gateway: client.identity.device.clone(),
             connection: client.connection,
         });
-        self.store_message(serving_gateway, None, from, bag, payload)
+        self.store_message(serving_gateway, None, fence, from, bag, payload)
     }
 
     fn telemetry_will(
@@ -184,7 +186,7 @@ impl Service for CentralService {
         bag: PropertyBag,
         payload: Bytes,
     ) -> BoxFuture<'static, Result<(), Rejected>> {
-        self.store_message(None, Some(left_by.device.clone()), from, bag, payload)
+        self.store_message(None, Some(left_by.device.clone()), None, from, bag, payload)
     }
 
     /// Nothing on free topics, as for what it publishes.

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use edge_buffer::Fence;
 use edge_core::error_chain::chain;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -62,12 +63,34 @@ struct WaitingMessages {
 
 struct Arrived {
     message: NewMessage,
-    /// None when the device is connected to central itself.
-    via: Option<GatewayConnection>,
+    source: Source,
     /// Of a will: who left it.
     left_by: Option<DeviceId>,
     stored: oneshot::Sender<Result<(), ServiceError>>,
     at: Instant,
+}
+
+/// How a message came.
+#[derive(Clone, Default)]
+struct Source {
+    /// None when the device is connected to central itself.
+    via: Option<GatewayConnection>,
+    /// Of the device's own connection to central.
+    fence: Option<Fence>,
+}
+
+impl WaitingMessages {
+    /// Whether something earlier of the same connection failed.
+    fn is_fenced(&self, source: &Source) -> bool {
+        source.via.as_ref().is_some_and(|via| self.fences.holds(via))
+            || source.fence.as_ref().is_some_and(Fence::is_set)
+    }
+
+    /// Nothing further of this connection is taken: what failed is sent again on the next one, and comes first there.
+    fn fence(&mut self, source: &Source) {
+        source.via.iter().for_each(|via| self.fences.put(via));
+        source.fence.iter().for_each(Fence::set);
+    }
 }
 
 impl Ingest {
@@ -101,7 +124,19 @@ impl Ingest {
         message: NewMessage,
         via: Option<GatewayConnection>,
     ) -> BoxFuture<'static, Result<(), ServiceError>> {
-        self.put_from(message, via, None)
+        self.put_from(message, Source { via, fence: None }, None)
+    }
+
+    /// Stores a message of a device that is connected to central itself, by a connection with this fence.
+    ///
+    /// # Errors
+    /// As [`Ingest::put`]. After an error that may pass, the fence is set.
+    pub fn put_of_device(
+        &self,
+        message: NewMessage,
+        fence: Option<&Fence>,
+    ) -> BoxFuture<'static, Result<(), ServiceError>> {
+        self.put_from(message, Source { via: None, fence: fence.cloned() }, None)
     }
 
     /// Stores a will of `left_by`, if it may still speak for the message's sender when that is written.
@@ -113,32 +148,30 @@ impl Ingest {
         message: NewMessage,
         left_by: DeviceId,
     ) -> BoxFuture<'static, Result<(), ServiceError>> {
-        self.put_from(message, None, Some(left_by))
+        self.put_from(message, Source::default(), Some(left_by))
     }
 
     fn put_from(
         &self,
         message: NewMessage,
-        via: Option<GatewayConnection>,
+        source: Source,
         left_by: Option<DeviceId>,
     ) -> BoxFuture<'static, Result<(), ServiceError>> {
         let (stored, outcome) = oneshot::channel();
         let bytes = message.body.len() + OVERHEAD_BYTES;
         let mut waiting = self.waiting();
-        if via.as_ref().is_some_and(|via| waiting.fences.holds(via)) {
+        if waiting.is_fenced(&source) {
             return std::future::ready(Err(StoreError::NotCommitted.into())).boxed();
         }
         let is_full = waiting.messages.len() >= WAITING_MAX || waiting.bytes + bytes > WAITING_BYTES_MAX;
         let may = if is_full { Err(StoreError::Busy) } else { self.store.check_disk() };
         if let Err(refused) = may {
-            if let Some(via) = &via {
-                // Refused here, a message is sent again on the next connection; what comes after it on this one must not be stored before.
-                waiting.fences.put(via);
-            }
+            // Refused here, a message is sent again on the next connection; what comes after it on this one must not be stored before.
+            waiting.fence(&source);
             return std::future::ready(Err(refused.into())).boxed();
         }
         waiting.bytes += bytes;
-        waiting.messages.push_back(Arrived { message, via, left_by, stored, at: Instant::now() });
+        waiting.messages.push_back(Arrived { message, source, left_by, stored, at: Instant::now() });
         // One work takes everything that has come by the time it runs, in the order of arrival.
         let is_first = !std::mem::replace(&mut waiting.is_submitted, true);
         // Released first: a work that is refused takes the lock again when it is dropped.
@@ -205,9 +238,7 @@ impl Drop for Submitted {
         waiting.bytes = 0;
         // The channels close, which ends the wait of each.
         for arrived in std::mem::take(&mut waiting.messages) {
-            if let Some(via) = &arrived.via {
-                waiting.fences.put(via);
-            }
+            waiting.fence(&arrived.source);
         }
     }
 }
@@ -217,6 +248,8 @@ impl Drop for Submitted {
 struct Outcome {
     ingest: Ingest,
     connections: Vec<GatewayConnection>,
+    /// Of devices that are connected to central themselves.
+    fences: Vec<Fence>,
     results: Mutex<Option<Vec<MessageResult>>>,
 }
 
@@ -226,13 +259,14 @@ type MessageResult = (oneshot::Sender<Result<(), ServiceError>>, Result<(), Serv
 impl Outcome {
     fn new(ingest: Ingest, batch: &[Arrived]) -> Self {
         let mut connections: Vec<GatewayConnection> = Vec::new();
-        for via in batch.iter().filter_map(|arrived| arrived.via.as_ref()) {
+        for via in batch.iter().filter_map(|arrived| arrived.source.via.as_ref()) {
             // Most messages in a row are of one connection.
             if connections.last() != Some(via) && !connections.contains(via) {
                 connections.push(via.clone());
             }
         }
-        Self { ingest, connections, results: Mutex::new(Some(Vec::with_capacity(batch.len()))) }
+        let fences = batch.iter().filter_map(|arrived| arrived.source.fence.clone()).collect();
+        Self { ingest, connections, fences, results: Mutex::new(Some(Vec::with_capacity(batch.len()))) }
     }
 
     fn results(&self) -> MutexGuard<'_, Option<Vec<MessageResult>>> {
@@ -266,6 +300,7 @@ impl Drop for Outcome {
         if self.results().is_some() {
             let mut waiting = self.ingest.waiting();
             self.connections.iter().for_each(|via| waiting.fences.put(via));
+            self.fences.iter().for_each(Fence::set);
         }
     }
 }
@@ -276,17 +311,15 @@ fn store(connection: &Connection, batch: Vec<Arrived>, outcome: &mut Outcome) ->
     let mut writing = Writing::new(connection)?;
     let mut proven = ProvenSenders::default();
     for arrived in batch {
-        let fence = |via: &GatewayConnection| ingest.waiting().fences.put(via);
-        let is_fenced = |via: &GatewayConnection| ingest.waiting().fences.holds(via);
-        let result = if arrived.via.as_ref().is_some_and(is_fenced) {
+        let result = if ingest.waiting().is_fenced(&arrived.source) {
             Err(StoreError::NotCommitted.into())
         } else {
             match store_one(connection, &mut writing, &mut proven, &arrived) {
                 // The transaction is lost, and all of the batch with it.
                 Err(ServiceError::Store(error)) => return Err(error.into()),
-                // It may pass: the gateway sends it again, and nothing of its connection may be stored before it.
+                // It may pass: its sender sends it again, and nothing of its connection may be stored before it.
                 Err(error @ (ServiceError::Busy(_) | ServiceError::Stopping(_))) => {
-                    arrived.via.iter().for_each(fence);
+                    ingest.waiting().fence(&arrived.source);
                     Err(error)
                 }
                 result => result,
@@ -309,7 +342,7 @@ fn store_one(
     proven: &mut ProvenSenders,
     arrived: &Arrived,
 ) -> Result<(), ServiceError> {
-    let Arrived { message, via, left_by, .. } = arrived;
+    let Arrived { message, source: Source { via, .. }, left_by, .. } = arrived;
     let place = message.place.as_ref();
     // A resend stays known when its device was moved in the meantime.
     if let Some(place) = place

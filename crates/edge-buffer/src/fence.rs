@@ -15,7 +15,8 @@ impl Fence {
         self.0.load(Ordering::Acquire)
     }
 
-    pub(crate) fn set(&self) {
+    /// Notes that something of the producer failed: nothing further of it may be stored.
+    pub fn set(&self) {
         self.0.store(true, Ordering::Release);
     }
 }

@@ -222,6 +222,64 @@ async fn after_a_failed_commit_nothing_of_the_connection_is_stored_until_the_gat
     assert_eq!(stored_sequences(&store).await, [1, 2, 3, 4]);
 }
 
+/// A device that is connected to central itself sends what failed again on its next connection, and its order stays.
+#[tokio::test]
+async fn after_a_failed_commit_nothing_of_a_devices_own_connection_is_stored_until_it_comes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, ingest) = site(dir.path()).await;
+    let of_device = |n: u64| {
+        let body = n.to_string().into_bytes();
+        NewMessage { place: None, body, ..message("press-1", 0) }
+    };
+    let (mut connection, mut other) = (Fence::default(), Fence::default());
+    let mut failures = 0;
+    for n in 0..40_u64 {
+        if n % 4 == 1 {
+            // The writer is held, so that what comes meanwhile is in one group.
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            let holding = store.submit(move |_| {
+                let _released = held.recv();
+                Ok::<_, StoreError>(())
+            });
+            let first = ingest.put_of_device(of_device(n), Some(&connection));
+            let beside = ingest.put_of_device(of_device(1000 + n), Some(&other));
+            let failing = fail_a_commit(&store);
+            let (_, first, beside, held) = tokio::join!(failing, first, beside, async {
+                drop(release);
+                holding.await
+            });
+            held.unwrap();
+            let later = ingest.put_of_device(of_device(n + 1), Some(&connection)).await;
+            assert_eq!(first.is_err(), connection.is_set());
+            assert_eq!(beside.is_err(), other.is_set());
+            if first.is_err() {
+                failures += 1;
+                assert!(matches!(later, Err(ServiceError::Store(StoreError::NotCommitted))), "{later:?}");
+                connection = Fence::default();
+                ingest.put_of_device(of_device(n), Some(&connection)).await.unwrap();
+                ingest.put_of_device(of_device(n + 1), Some(&connection)).await.unwrap();
+            } else {
+                later.unwrap();
+            }
+            other = Fence::default();
+        } else if n % 4 != 2 {
+            ingest.put_of_device(of_device(n), Some(&connection)).await.unwrap();
+        }
+    }
+    assert!(failures > 0);
+    let bodies: Vec<String> = store
+        .read(|c| {
+            let mut statement = c.prepare("SELECT body FROM telemetry WHERE length(body) < 4 ORDER BY id")?;
+            let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+            rows.map(|body| Ok(String::from_utf8_lossy(&body?).into_owned()))
+                .collect::<Result<_, ServiceError>>()
+        })
+        .await
+        .unwrap();
+    let expected: Vec<String> = (0..40).map(|n: u64| n.to_string()).collect();
+    assert_eq!(bodies, expected);
+}
+
 #[tokio::test]
 async fn another_program_that_holds_the_store_for_seconds_stops_nothing_for_ever() {
     let dir = tempfile::tempdir().unwrap();

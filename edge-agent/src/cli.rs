@@ -11,6 +11,7 @@ mod manifest;
 mod quarantine;
 mod routes_test;
 mod status;
+mod support_bundle;
 mod text;
 
 use std::path::{Path, PathBuf};
@@ -38,6 +39,7 @@ use logs::Logs;
 use manifest::{ManifestFile, refused, warn};
 use quarantine::Quarantine;
 use status::{modules_text, refusals_text, status_text};
+use support_bundle::SupportBundle;
 use text::{encoded, first_word};
 
 use crate::access::module_keys::ModuleKeys;
@@ -101,6 +103,8 @@ enum Command {
     List,
     /// Show what a module has written to its standard output and standard error.
     Logs(Logs),
+    /// Write what somebody needs who helps with this gateway into one archive without secrets: findings, state, history, logs.
+    SupportBundle(SupportBundle),
     /// Stop a module's container, if it runs, and start it; also one that was given up after too many restarts.
     Restart {
         /// The module's id in the manifest.
@@ -215,6 +219,7 @@ impl Cli {
                 options.print(&answer["refusals"], || refusals_text(&list.refusals))?;
             }
             Command::Logs(logs) => logs.run(options).await?,
+            Command::SupportBundle(bundle) => bundle.run(options).await?,
             Command::Restart { module } => {
                 let answer =
                     options.request("POST", &format!("/modules/{}/restart", encoded(module)), None).await?;

@@ -25,6 +25,8 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("status", &["--json"]),
     ("list", &[]),
     ("logs", &["filter"]),
+    // Another file at each run.
+    ("support-bundle", &["--output", "BUNDLE-{n}"]),
     // Without its argument: a module would be waited for, since there is no engine.
     ("restart", &[]),
     ("call", &["filter", "ping", "--timeout", "5"]),
@@ -89,7 +91,9 @@ fn run(gateway: &Gateway, words: &str, arguments: &[&str], reader: Reader, n: us
             .map(|argument| match *argument {
                 "MANIFEST" => manifest.to_owned(),
                 "MAN" => dir.join("man").display().to_string(),
-                argument => argument.replace("{n}", &n.to_string()),
+                argument => argument
+                    .replace("BUNDLE", &dir.join("bundle").display().to_string())
+                    .replace("{n}", &n.to_string()),
             })
             .collect();
         let all: Vec<&str> = words.split(' ').chain(arguments.iter().map(String::as_str)).collect();

@@ -44,15 +44,8 @@ impl Modules {
         let observed = ObservedModule {
             container_id: id.clone(),
             image: idle_image::IMAGE.into(),
-            image_id: String::new(),
-            anonymous_volumes: Vec::new(),
-            fingerprint: String::new(),
             state: ContainerState::Exited { code: 0 },
-            is_unhealthy: false,
-            is_starting: false,
-            is_out_of_memory: false,
-            started_at_ms: None,
-            finished_at_ms: None,
+            ..ObservedModule::default()
         };
         self.containers.push(id);
         let module = module.parse().unwrap();

@@ -11,6 +11,7 @@ mod idle_image;
 mod kills;
 mod proxy;
 mod supervision;
+mod support_bundle;
 
 use gateway::{Gateway, SOCKET, docker, idle, module, until};
 use idle_image::IMAGE;

@@ -1,0 +1,323 @@
+//! What somebody needs who helps with a gateway: its findings, state, history and logs, in one compressed archive without secrets.
+//!
+//! Guarantees:
+//! - Whatever does not answer, the daemon, the engine or the system's log, is left out and named in `contents.txt`; the rest is there.
+//! - Secrets are hidden by their forms and names ([`edge_core::redact`]); bodies of messages are not in it.
+//! - No log is longer than [`LOG_BYTES_MAX`].
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use edge_core::error_chain::chain;
+use edge_core::module_logs::request::LogsRequest;
+use edge_core::redact::{self, Named};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use schemas::timestamp::rfc3339;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use super::log_reader::LogReader;
+use crate::access::module_keys::ModuleKeys;
+use crate::check::check;
+use crate::clock::now_ms;
+use crate::config::Config;
+use crate::control::client::request;
+use crate::deployment::docker::observe::observe;
+use crate::deployment::docker::{Engine, ModuleContext};
+use crate::deployment::status::ReconcilerStatus;
+
+/// The most that the archive has of one log; of a longer one its last part.
+pub const LOG_BYTES_MAX: usize = 8 << 20;
+/// How long one source may take: the daemon's answer, the list of the containers, or the system's log.
+const SOURCE_TIMEOUT: Duration = Duration::from_secs(15);
+/// What the daemon is requested, and the file that gets its answer.
+const ANSWERS: [(&str, &str); 4] = [
+    ("/status", "status.json"),
+    ("/history", "history.json"),
+    ("/refusals", "refusals.json"),
+    // Numbers, senders, sizes and reasons; the messages themselves stay on the gateway.
+    ("/quarantine?after=0&limit=1000", "quarantine.json"),
+];
+
+/// What to gather.
+#[derive(Debug, Clone)]
+pub struct BundleOptions {
+    pub config: PathBuf,
+    /// The time and the lines of the modules' logs, as `GetModuleLogs` takes them.
+    pub logs: LogsRequest,
+    /// The beginning of the daemon's own log, in seconds since the Unix epoch.
+    pub since_secs: u64,
+}
+
+/// Writes the archive, and gives what could not be put into it.
+///
+/// # Errors
+/// What `out` fails with; a source that fails is no error.
+pub async fn write(options: &BundleOptions, out: impl Write) -> io::Result<Vec<String>> {
+    let mut bundle = Bundle::new(out);
+    bundle.add("about.txt", about().await.as_bytes())?;
+    let findings = check(&options.config).await;
+    let lines: String = findings.iter().map(|finding| format!("{finding}\n")).collect();
+    bundle.add("check.txt", redact::text(&lines).as_bytes())?;
+    bundle.add_found("configuration.json", configuration(&options.config))?;
+    match Config::load(&options.config) {
+        Ok(config) => {
+            for (path, file) in ANSWERS {
+                let answer = request(&config.data_dir, "GET", path, None, SOURCE_TIMEOUT).await;
+                bundle.add_found(
+                    file,
+                    answer.map(|answer| redacted(&answer)).map_err(|e| chain(&e).to_string()),
+                )?;
+            }
+            bundle.add_found("disk.txt", disk(&config.data_dir))?;
+            modules(&mut bundle, &config, &options.logs).await?;
+        }
+        Err(error) => {
+            bundle.leave_out("the daemon's answers and the modules' logs", &chain(&error).to_string())
+        }
+    }
+    bundle.add_found("edge-agent.log", journal(options.since_secs).await)?;
+    bundle.finish()
+}
+
+/// An archive that is being written.
+struct Bundle<W: Write> {
+    archive: tar::Builder<GzEncoder<W>>,
+    contents: String,
+    left_out: Vec<String>,
+}
+
+impl<W: Write> Bundle<W> {
+    fn new(out: W) -> Self {
+        let archive = tar::Builder::new(GzEncoder::new(out, Compression::default()));
+        Self { archive, contents: String::new(), left_out: Vec::new() }
+    }
+
+    fn add(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o600);
+        header.set_mtime(now_ms() / 1000);
+        self.archive.append_data(&mut header, format!("support-bundle/{name}"), bytes)?;
+        let _ = writeln!(self.contents, "{name}: {} bytes", bytes.len());
+        Ok(())
+    }
+
+    fn leave_out(&mut self, name: &str, why: &str) {
+        let line = format!("{name}: not in it: {}", redact::text(why));
+        let _ = writeln!(self.contents, "{line}");
+        self.left_out.push(line);
+    }
+
+    fn add_found(&mut self, name: &str, found: Result<String, String>) -> io::Result<()> {
+        match found {
+            Ok(text) => self.add(name, text.as_bytes()),
+            Err(why) => {
+                self.leave_out(name, &why);
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(mut self) -> io::Result<Vec<String>> {
+        let contents = std::mem::take(&mut self.contents);
+        self.add("contents.txt", contents.as_bytes())?;
+        self.archive.into_inner()?.finish()?.flush()?;
+        Ok(self.left_out)
+    }
+}
+
+/// A JSON value as a page of text, without its secrets.
+fn redacted(value: &Value) -> String {
+    let text = format!("{value:#}");
+    redact::json(&text, &Named::default()).map(std::borrow::Cow::into_owned).unwrap_or_default()
+}
+
+/// The programs and the machine.
+async fn about() -> String {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let os = read("/etc/os-release");
+    let os = os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).unwrap_or("unknown");
+    let engine = Command::new("docker").args(["version"]).stdin(Stdio::null()).kill_on_drop(true).output();
+    let engine = match tokio::time::timeout(SOURCE_TIMEOUT, engine).await {
+        Ok(Ok(output)) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Ok(Err(_)) => "there is no docker command".to_owned(),
+        Err(_) => "docker version does not answer".to_owned(),
+    };
+    format!(
+        "edge-agent {}\ntime {}\nsystem {os}, Linux {}\nup for {} s\nload {}\n{}\n{engine}",
+        env!("CARGO_PKG_VERSION"),
+        rfc3339(now_ms()),
+        read("/proc/sys/kernel/osrelease").trim(),
+        read("/proc/uptime").split('.').next().unwrap_or_default(),
+        read("/proc/loadavg").trim(),
+        read("/proc/meminfo").lines().take(3).collect::<Vec<_>>().join("\n"),
+    )
+}
+
+/// The configuration, as JSON: secrets are found by the names of settings.
+fn configuration(path: &Path) -> Result<String, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
+    let value = serde_json::to_value(table).map_err(|error| error.to_string())?;
+    Ok(redacted(&value))
+}
+
+/// What the data directory has, and how full its disk is.
+fn disk(data_dir: &Path) -> Result<String, String> {
+    let failed = |error: io::Error| format!("{}: {error}", data_dir.display());
+    let of_disk = rustix::fs::statvfs(data_dir).map_err(|error| failed(error.into()))?;
+    let megabytes = |blocks: u64| blocks.saturating_mul(of_disk.f_frsize) / 1_000_000;
+    let mut text = format!(
+        "{}: {} MB free of {} MB, {} of {} inodes free\n",
+        data_dir.display(),
+        megabytes(of_disk.f_bavail),
+        megabytes(of_disk.f_blocks),
+        of_disk.f_favail,
+        of_disk.f_files
+    );
+    for entry in std::fs::read_dir(data_dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let bytes = bytes_of(&entry.path());
+        let _ = writeln!(text, "{bytes:>15}  {}", entry.file_name().to_string_lossy());
+    }
+    Ok(text)
+}
+
+/// Bytes of a file, or of all files below a directory. What goes meanwhile counts for nothing.
+fn bytes_of(path: &Path) -> u64 {
+    let Ok(metadata) = std::fs::symlink_metadata(path) else { return 0 };
+    if !metadata.is_dir() {
+        return metadata.len();
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| bytes_of(&entry.path())).sum()
+}
+
+/// The modules' containers and their logs, from the engine itself: the daemon may not run.
+async fn modules<W: Write>(bundle: &mut Bundle<W>, config: &Config, request: &LogsRequest) -> io::Result<()> {
+    let engine = Engine::new(config.docker.socket.clone());
+    let keys = match ModuleKeys::load(&config.data_dir) {
+        Ok(keys) => keys,
+        Err(error) => {
+            bundle.leave_out("containers.json and the modules' logs", &chain(&error).to_string());
+            return Ok(());
+        }
+    };
+    let observed = tokio::time::timeout(SOURCE_TIMEOUT, async {
+        observe(&engine.client().await?, &ModuleContext::new(config, &keys)).await
+    });
+    let observed = match observed.await {
+        Ok(Ok(observed)) => observed,
+        Ok(Err(error)) => {
+            bundle.leave_out("containers.json and the modules' logs", &chain(&error).to_string());
+            return Ok(());
+        }
+        Err(_) => {
+            bundle.leave_out("containers.json and the modules' logs", "the Docker Engine does not answer");
+            return Ok(());
+        }
+    };
+    let containers: Vec<Value> = observed
+        .modules
+        .iter()
+        .map(|(module, seen)| {
+            let time = |at_ms: Option<u64>| at_ms.map(rfc3339);
+            json!({"module": module, "container": seen.container_id, "image": seen.image, "imageId": seen.image_id,
+                "state": format!("{:?}", seen.state), "unhealthy": seen.is_unhealthy, "outOfMemory": seen.is_out_of_memory,
+                "started": time(seen.started_at_ms), "finished": time(seen.finished_at_ms)})
+        })
+        .collect();
+    bundle.add("containers.json", format!("{:#}", Value::from(containers)).as_bytes())?;
+    let (_kept_open, reconciler) =
+        tokio::sync::watch::channel(ReconcilerStatus { observed, ..ReconcilerStatus::default() });
+    // Records of logs name the hub only in their JSON form.
+    let reader = LogReader { engine, reconciler, hub_name: "".into(), gateway: config.device_id.clone() };
+    for log in reader.desired(request) {
+        let name = format!("modules/{}.log", log.module);
+        match log_of(&reader, log, request).await {
+            Ok(log) => bundle.add(&name, &log)?,
+            Err(why) => bundle.leave_out(&name, &why),
+        }
+    }
+    Ok(())
+}
+
+/// A log, or the last [`LOG_BYTES_MAX`] of it.
+async fn log_of(
+    reader: &LogReader,
+    log: super::log_reader::RequestedLog,
+    request: &LogsRequest,
+) -> Result<Vec<u8>, String> {
+    let failed = |error| chain(&error).to_string();
+    let mut parts = reader.open(log, request.content, request.encoding).await.map_err(failed)?;
+    let mut text = Vec::new();
+    while let Some(part) = parts.next().await.map_err(failed)? {
+        text.extend_from_slice(&part);
+        // Twice the limit at most is in memory, and each byte is moved at most once on average.
+        if text.len() > 2 * LOG_BYTES_MAX {
+            text.drain(..text.len() - LOG_BYTES_MAX);
+        }
+    }
+    Ok(last_lines(text))
+}
+
+/// The last [`LOG_BYTES_MAX`], from the beginning of a line.
+fn last_lines(mut text: Vec<u8>) -> Vec<u8> {
+    if text.len() > LOG_BYTES_MAX {
+        text.drain(..text.len() - LOG_BYTES_MAX);
+        let line = text.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        text.drain(..line);
+    }
+    text
+}
+
+/// The daemon's log, where systemd keeps it.
+async fn journal(since_secs: u64) -> Result<String, String> {
+    let lines = "--lines=100000";
+    let output = Command::new("journalctl")
+        .args([
+            "--unit",
+            "edge-agent",
+            "--since",
+            &format!("@{since_secs}"),
+            "--no-pager",
+            "--output",
+            "cat",
+            lines,
+        ])
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    match tokio::time::timeout(SOURCE_TIMEOUT, output).await {
+        Ok(Ok(output)) if output.status.success() => {
+            let text = last_lines(output.stdout);
+            Ok(String::from_utf8_lossy(&text)
+                .lines()
+                .map(|line| format!("{}\n", redact::text(line)))
+                .collect())
+        }
+        Ok(Ok(output)) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Ok(Err(error)) => Err(format!("journalctl: {error}; add the daemon's log by hand")),
+        Err(_) => Err("journalctl does not answer".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_log_is_cut_at_a_line() {
+        let line = b"0123456789abcde\n";
+        let mut text = line.repeat(LOG_BYTES_MAX / line.len());
+        assert_eq!(last_lines(text.clone()).len(), text.len());
+        text.extend_from_slice(b"the last line\n");
+        let cut = last_lines(text);
+        assert!(cut.len() <= LOG_BYTES_MAX && cut.starts_with(line) && cut.ends_with(b"\nthe last line\n"));
+    }
+}

@@ -235,7 +235,7 @@ async fn after_a_failed_commit_nothing_of_a_devices_own_connection_is_stored_unt
     let mut failures = 0;
     for n in 0..40_u64 {
         if n % 4 == 1 {
-            // The writer is held, so that what comes meanwhile is in one group.
+            // The writer is held, so that what comes meanwhile is in its group, which fails.
             let (release, held) = std::sync::mpsc::channel::<()>();
             let holding = store.submit(move |_| {
                 let _released = held.recv();
@@ -244,11 +244,10 @@ async fn after_a_failed_commit_nothing_of_a_devices_own_connection_is_stored_unt
             let first = ingest.put_of_device(of_device(n), Some(&connection));
             let beside = ingest.put_of_device(of_device(1000 + n), Some(&other));
             let failing = fail_a_commit(&store);
-            let (_, first, beside, held) = tokio::join!(failing, first, beside, async {
+            let (_, first, beside, _) = tokio::join!(failing, first, beside, async {
                 drop(release);
                 holding.await
             });
-            held.unwrap();
             let later = ingest.put_of_device(of_device(n + 1), Some(&connection)).await;
             assert_eq!(first.is_err(), connection.is_set());
             assert_eq!(beside.is_err(), other.is_set());

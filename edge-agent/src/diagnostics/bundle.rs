@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use edge_core::deploy::observed::Observed;
 use edge_core::error_chain::chain;
 use edge_core::module_logs::request::LogsRequest;
 use edge_core::redact::{self, Named};
@@ -21,13 +22,13 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::log_reader::LogReader;
-use crate::access::module_keys::ModuleKeys;
+use crate::access::module_keys::{KeysError, ModuleKeys};
 use crate::check::check;
 use crate::clock::now_ms;
-use crate::config::Config;
-use crate::control::client::request;
+use crate::config::{Config, ConfigError};
+use crate::control::client::{CallError, request};
 use crate::deployment::docker::observe::observe;
-use crate::deployment::docker::{Engine, ModuleContext};
+use crate::deployment::docker::{DockerError, Engine, ModuleContext};
 use crate::deployment::status::ReconcilerStatus;
 
 /// The most that the archive has of one log; of a longer one its last part.
@@ -53,6 +54,35 @@ pub struct BundleOptions {
     pub since_secs: u64,
 }
 
+/// Why something could not be put into the archive.
+#[derive(Debug, thiserror::Error)]
+enum SourceError {
+    #[error("{path}")]
+    File {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Setting(#[from] ConfigError),
+    /// The parser's own text would show the line, which may hold a secret.
+    #[error("it is not TOML: {0}")]
+    NotToml(String),
+    #[error(transparent)]
+    Daemon(#[from] CallError),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    Engine(#[from] DockerError),
+    #[error("{0} does not answer")]
+    Silent(&'static str),
+    #[error("journalctl could not be run; add the daemon's log by hand")]
+    NoJournal(#[source] io::Error),
+    /// What journalctl wrote.
+    #[error("journalctl: {0}")]
+    Journal(String),
+}
+
 /// Writes the archive, and gives what could not be put into it.
 ///
 /// # Errors
@@ -68,17 +98,12 @@ pub async fn write(options: &BundleOptions, out: impl Write) -> io::Result<Vec<S
         Ok(config) => {
             for (path, file) in ANSWERS {
                 let answer = request(&config.data_dir, "GET", path, None, SOURCE_TIMEOUT).await;
-                bundle.add_found(
-                    file,
-                    answer.map(|answer| redacted(&answer)).map_err(|e| chain(&e).to_string()),
-                )?;
+                bundle.add_found(file, answer.map(|answer| redacted(&answer)).map_err(SourceError::from))?;
             }
             bundle.add_found("disk.txt", disk(&config.data_dir))?;
             modules(&mut bundle, &config, &options.logs).await?;
         }
-        Err(error) => {
-            bundle.leave_out("the daemon's answers and the modules' logs", &chain(&error).to_string())
-        }
+        Err(error) => bundle.leave_out("the daemon's answers and the modules' logs", &error.into()),
     }
     bundle.add_found("edge-agent.log", journal(options.since_secs).await)?;
     bundle.finish()
@@ -107,13 +132,13 @@ impl<W: Write> Bundle<W> {
         Ok(())
     }
 
-    fn leave_out(&mut self, name: &str, why: &str) {
-        let line = format!("{name}: not in it: {}", redact::text(why));
+    fn leave_out(&mut self, name: &str, why: &SourceError) {
+        let line = format!("{name}: not in it: {}", redact::text(&chain(why).to_string()));
         let _ = writeln!(self.contents, "{line}");
         self.left_out.push(line);
     }
 
-    fn add_found(&mut self, name: &str, found: Result<String, String>) -> io::Result<()> {
+    fn add_found(&mut self, name: &str, found: Result<String, SourceError>) -> io::Result<()> {
         match found {
             Ok(text) => self.add(name, text.as_bytes()),
             Err(why) => {
@@ -160,16 +185,17 @@ async fn about() -> String {
 }
 
 /// The configuration, as JSON: secrets are found by the names of settings.
-fn configuration(path: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
-    let value = serde_json::to_value(table).map_err(|error| error.to_string())?;
-    Ok(redacted(&value))
+fn configuration(path: &Path) -> Result<String, SourceError> {
+    let failed = |source| SourceError::File { path: path.to_owned(), source };
+    let text = std::fs::read_to_string(path).map_err(failed)?;
+    let table: toml::Table =
+        text.parse().map_err(|error: toml::de::Error| SourceError::NotToml(error.message().to_owned()))?;
+    Ok(redacted(&json!(table)))
 }
 
 /// What the data directory has, and how full its disk is.
-fn disk(data_dir: &Path) -> Result<String, String> {
-    let failed = |error: io::Error| format!("{}: {error}", data_dir.display());
+fn disk(data_dir: &Path) -> Result<String, SourceError> {
+    let failed = |source| SourceError::File { path: data_dir.to_owned(), source };
     let of_disk = rustix::fs::statvfs(data_dir).map_err(|error| failed(error.into()))?;
     let megabytes = |blocks: u64| blocks.saturating_mul(of_disk.f_frsize) / 1_000_000;
     let mut text = format!(
@@ -201,24 +227,10 @@ fn bytes_of(path: &Path) -> u64 {
 /// The modules' containers and their logs, from the engine itself: the daemon may not run.
 async fn modules<W: Write>(bundle: &mut Bundle<W>, config: &Config, request: &LogsRequest) -> io::Result<()> {
     let engine = Engine::new(config.docker.socket.clone());
-    let keys = match ModuleKeys::load(&config.data_dir) {
-        Ok(keys) => keys,
-        Err(error) => {
-            bundle.leave_out("containers.json and the modules' logs", &chain(&error).to_string());
-            return Ok(());
-        }
-    };
-    let observed = tokio::time::timeout(SOURCE_TIMEOUT, async {
-        observe(&engine.client().await?, &ModuleContext::new(config, &keys)).await
-    });
-    let observed = match observed.await {
-        Ok(Ok(observed)) => observed,
-        Ok(Err(error)) => {
-            bundle.leave_out("containers.json and the modules' logs", &chain(&error).to_string());
-            return Ok(());
-        }
-        Err(_) => {
-            bundle.leave_out("containers.json and the modules' logs", "the Docker Engine does not answer");
+    let observed = match observed(config, &engine).await {
+        Ok(observed) => observed,
+        Err(why) => {
+            bundle.leave_out("containers.json and the modules' logs", &why);
             return Ok(());
         }
     };
@@ -247,16 +259,23 @@ async fn modules<W: Write>(bundle: &mut Bundle<W>, config: &Config, request: &Lo
     Ok(())
 }
 
+async fn observed(config: &Config, engine: &Engine) -> Result<Observed, SourceError> {
+    let keys = ModuleKeys::load(&config.data_dir)?;
+    let observed = tokio::time::timeout(SOURCE_TIMEOUT, async {
+        observe(&engine.client().await?, &ModuleContext::new(config, &keys)).await
+    });
+    Ok(observed.await.map_err(|_| SourceError::Silent("the Docker Engine"))??)
+}
+
 /// A log, or the last [`LOG_BYTES_MAX`] of it.
 async fn log_of(
     reader: &LogReader,
     log: super::log_reader::RequestedLog,
     request: &LogsRequest,
-) -> Result<Vec<u8>, String> {
-    let failed = |error| chain(&error).to_string();
-    let mut parts = reader.open(log, request.content, request.encoding).await.map_err(failed)?;
+) -> Result<Vec<u8>, SourceError> {
+    let mut parts = reader.open(log, request.content, request.encoding).await?;
     let mut text = Vec::new();
-    while let Some(part) = parts.next().await.map_err(failed)? {
+    while let Some(part) = parts.next().await? {
         text.extend_from_slice(&part);
         // Twice the limit at most is in memory, and each byte is moved at most once on average.
         if text.len() > 2 * LOG_BYTES_MAX {
@@ -277,7 +296,7 @@ fn last_lines(mut text: Vec<u8>) -> Vec<u8> {
 }
 
 /// The daemon's log, where systemd keeps it.
-async fn journal(since_secs: u64) -> Result<String, String> {
+async fn journal(since_secs: u64) -> Result<String, SourceError> {
     let lines = "--lines=100000";
     let output = Command::new("journalctl")
         .args([
@@ -301,9 +320,11 @@ async fn journal(since_secs: u64) -> Result<String, String> {
                 .map(|line| format!("{}\n", redact::text(line)))
                 .collect())
         }
-        Ok(Ok(output)) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        Ok(Err(error)) => Err(format!("journalctl: {error}; add the daemon's log by hand")),
-        Err(_) => Err("journalctl does not answer".to_owned()),
+        Ok(Ok(output)) => {
+            Err(SourceError::Journal(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+        }
+        Ok(Err(error)) => Err(SourceError::NoJournal(error)),
+        Err(_) => Err(SourceError::Silent("journalctl")),
     }
 }
 

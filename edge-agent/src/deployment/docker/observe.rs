@@ -96,8 +96,8 @@ async fn is_own(
     named: Named,
 ) -> Result<bool, Error> {
     let labels = container.config.as_ref().and_then(|config| config.labels.as_ref());
-    let mark = labels.and_then(|labels| labels.get(LABEL_OWNERSHIP));
-    match mark {
+    let owner = labels.and_then(|labels| labels.get(LABEL_OWNERSHIP));
+    match owner {
         Some(found) if found != ownership => return Ok(false),
         Some(_) if named != Named::Otherwise => return Ok(true),
         _ => {}
@@ -108,7 +108,7 @@ async fn is_own(
         Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(false),
         Err(error) => return Err(error),
     };
-    let proving: &[&str] = match mark {
+    let proving: &[&str] = match owner {
         Some(_) => &[LABEL_OWNERSHIP],
         None => &[LABEL_GATEWAY, LABEL_MODULE, LABEL_FINGERPRINT],
     };

@@ -1,17 +1,15 @@
-//! Whether the store's files are still those that were opened, and whole.
+//! Whether the store is still whole, and where the next start reads it.
 //!
-//! A store whose file was deleted, replaced or damaged while central runs must take nothing more: what it confirmed would be gone
+//! A store whose files were deleted, replaced, cut or damaged while central runs must take nothing more: what it confirmed would be gone
 //! with the next start. The first sign of it, from whatever statement, ends writing until central is started again, which checks
 //! the whole file and says how to go on.
 //!
 //! SQLite also says that the file is damaged when the disk could not read it once (`IOERR_CORRUPTFS` becomes `CORRUPT`). So central
-//! ends by itself after such a sign: its next start finds the store whole and goes on, or refuses it. While a file is gone central
-//! stays, and shows what it still has open.
+//! ends by itself after such a sign: its next start finds the store whole and goes on, or refuses it. When only the log is not in its
+//! place, central first moves what it has open of it into the store's file. While the store's file is gone central stays, and shows what
+//! it still has open.
 
 use std::cell::RefCell;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rusqlite::ErrorCode;
@@ -57,7 +55,11 @@ struct Found {
 pub(super) enum Sign {
     /// SQLite said so of a statement. Only a check of the whole file tells whether it is so.
     Statement,
-    /// The file is not in its place any more.
+    /// A file is shorter than it was, or an older copy was written over it. Only a check of the whole file says what is left.
+    Cut,
+    /// The log or its index is not in its place any more; what the log holds is still open.
+    LogGone,
+    /// The store's file is not in its place any more.
     Gone,
 }
 
@@ -69,7 +71,12 @@ impl Damage {
 
     /// Returns true when only a new start can tell whether the store is whole.
     pub(super) fn wants_check(&self) -> bool {
-        self.found.get().is_some_and(|found| found.sign == Sign::Statement)
+        self.found.get().is_some_and(|found| matches!(found.sign, Sign::Statement | Sign::Cut))
+    }
+
+    /// Returns true when the log, which is open, may be moved into the store's file, so that the next start finds all of it.
+    pub(super) fn wants_log_moved(&self) -> bool {
+        self.found.get().is_some_and(|found| found.sign == Sign::LogGone)
     }
 
     /// Keeps the first sign and logs it.
@@ -96,37 +103,5 @@ impl Damage {
             self.report(found, Sign::Statement);
         }
         done
-    }
-}
-
-/// The store's file as it was opened.
-#[derive(Debug)]
-pub(super) struct OpenedFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-}
-
-impl OpenedFile {
-    /// The file that is there now.
-    ///
-    /// # Errors
-    /// When it cannot be looked at.
-    pub(super) fn of(path: &Path) -> std::io::Result<Self> {
-        let found = fs::metadata(path)?;
-        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
-    }
-
-    /// What has become of it; `None` when it is there. A directory that cannot be looked at is no sign.
-    pub(super) fn gone(&self) -> Option<String> {
-        let path = self.path.display();
-        match fs::metadata(&self.path) {
-            Ok(found) if (found.dev(), found.ino()) == (self.device, self.inode) => None,
-            Ok(_) => Some(format!("another file was put in the place of {path} while central runs")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Some(format!("{path} was deleted or moved away while central runs"))
-            }
-            Err(_) => None,
-        }
     }
 }

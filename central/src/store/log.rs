@@ -80,6 +80,11 @@ impl WriteAheadLog {
         self.pages.load(Ordering::Relaxed) >= PAGES_MAX
     }
 
+    /// Pages in it after the last commit of this connection.
+    pub(super) fn pages(&self) -> u32 {
+        u32::try_from(self.pages.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
     /// Notes that a commit failed. The next one writes to the same places of the log.
     pub(super) fn commit_failed(&mut self, error: &StoreError) {
         if !matches!(error, StoreError::Sqlite(source) if is_of_disk(source)) {
@@ -169,9 +174,18 @@ pub fn forget_cached(dir: &Path) -> Result<(), StoreError> {
 }
 
 /// The log of a store.
-fn log_path(store: &Path) -> PathBuf {
+pub(super) fn log_path(store: &Path) -> PathBuf {
+    beside(store, "-wal")
+}
+
+/// The index of the log of a store: which pages are in it, and how far it goes.
+pub(super) fn index_path(store: &Path) -> PathBuf {
+    beside(store, "-shm")
+}
+
+fn beside(store: &Path, ending: &str) -> PathBuf {
     let mut path = store.as_os_str().to_owned();
-    path.push("-wal");
+    path.push(ending);
     PathBuf::from(path)
 }
 

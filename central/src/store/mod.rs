@@ -33,6 +33,7 @@ pub mod losses;
 pub mod manifests;
 pub mod modules;
 pub mod numbers;
+mod opened_files;
 mod opening;
 pub mod operations;
 pub mod overview;

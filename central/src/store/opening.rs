@@ -8,12 +8,12 @@ use edge_hub::tasks;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
-use super::damage::OpenedFile;
 use super::error::StoreError;
 use super::handle::{Store, StoreParts};
 use super::last_values_task::keep_last_values;
 use super::limits::{Keep, Quotas};
 use super::log::WriteAheadLog;
+use super::opened_files::OpenedFiles;
 use super::paths::FILE;
 use super::record::{self, CommitRecord, RecordCheck, Recorded};
 use super::series_task::keep_series;
@@ -46,11 +46,11 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
     let recorded = record::read(dir)?;
     let mut connection = schema::open(&path)?;
     let record = reconcile(dir, &path, &connection, &recorded)?;
-    let file = OpenedFile::of(&path).map_err(|source| StoreError::File { path: path.clone(), source })?;
     let losses = record::losses(&connection).map_err(|source| StoreError::opening(&path, source))?;
     let readers = (0..READERS).map(|_| schema::open(&path)).collect::<Result<Vec<_>, _>>()?;
     let failed = |source| StoreError::opening(&path, source);
     let log = WriteAheadLog::watch(&mut connection, &path).map_err(failed)?;
+    let files = OpenedFiles::of(&path, &connection)?;
     let (jobs, waiting) = mpsc::channel(WAITING_WORKS_MAX);
     let shared = Arc::new(Shared::default());
     let (ending, ended) = watch::channel(());
@@ -62,7 +62,7 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
         .spawn(move || {
             // Dropped however the thread ends.
             let _ending = ending;
-            let writer = Writer { connection, keep, space, shared: &its_shared, record, file, log };
+            let writer = Writer { connection, keep, space, shared: &its_shared, record, files, log };
             writer.run(waiting);
         })
         .map_err(StoreError::Writer)?;

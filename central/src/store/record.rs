@@ -8,6 +8,7 @@
 //! # Guarantees
 //! - The record is never ahead of what SQLite has synced: a power cut alone never looks like a loss.
 //! - It may be behind: it is synced with checkpoints only.
+//! - Removed or replaced while central runs, it is made again with the next commit, or within seconds.
 
 use edge_core::error_chain::chain;
 use std::fs::{File, OpenOptions};
@@ -19,6 +20,7 @@ use rusqlite::{Connection, OptionalExtension as _};
 
 use super::columns::{integer, unsigned};
 use super::error::StoreError;
+use super::opened_files::OpenedFile;
 
 /// In the data directory.
 pub const FILE: &str = "central.db-commits";
@@ -150,9 +152,9 @@ pub fn losses(c: &Connection) -> rusqlite::Result<Vec<(u64, LostCommits)>> {
 /// The record, open for writing.
 #[derive(Debug)]
 pub struct CommitRecord {
-    path: PathBuf,
     file: File,
-    store: String,
+    place: OpenedFile,
+    at: StorePosition,
     is_failing: bool,
 }
 
@@ -163,27 +165,36 @@ impl CommitRecord {
     /// When the file cannot be opened or written.
     pub fn open(dir: &Path, at: &StorePosition) -> Result<Self, StoreError> {
         let path = path(dir);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600);
-        let opened = options.open(&path);
-        let failed = |source| StoreError::File { path: path.clone(), source };
-        let record = Self {
-            file: opened.map_err(failed)?,
-            store: at.store.clone(),
-            path: path.clone(),
-            is_failing: false,
-        };
-        let line = line(&record.store, at.commits, at.messages);
-        record.file.write_all_at(line.as_bytes(), 0).map_err(failed)?;
-        // What was longer was no record.
-        record.file.set_len(line.len() as u64).map_err(failed)?;
-        record.file.sync_all().map_err(failed)?;
-        Ok(record)
+        Self::make(&path, at).map_err(|source| StoreError::File { path: path.clone(), source })
     }
 
-    /// Writes that a commit is on disk.
+    fn make(path: &Path, at: &StorePosition) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(path)?;
+        let line = line(at);
+        file.write_all_at(line.as_bytes(), 0)?;
+        // What was longer was no record.
+        file.set_len(line.len() as u64)?;
+        file.sync_all()?;
+        Ok(Self { file, place: OpenedFile::of(path)?, at: at.clone(), is_failing: false })
+    }
+
+    /// How many commits the store has had.
+    pub fn commits(&self) -> u64 {
+        self.at.commits
+    }
+
+    /// Writes that a commit is on disk. A store that went back has lost commits, and the record keeps them.
     pub fn committed(&mut self, commits: u64, messages: u64) {
-        let written = self.file.write_all_at(line(&self.store, commits, messages).as_bytes(), 0);
+        if commits < self.at.commits {
+            return;
+        }
+        (self.at.commits, self.at.messages) = (commits, messages);
+        let written = match self.place.gone() {
+            None => self.file.write_all_at(line(&self.at).as_bytes(), 0),
+            Some(gone) => self.make_again(&gone),
+        };
         self.notify(written);
     }
 
@@ -193,18 +204,33 @@ impl CommitRecord {
         self.notify(synced);
     }
 
+    /// Makes the record again when it was removed or replaced: without it, nobody would see at the next start that commits are missing.
+    pub fn keep_in_place(&mut self) {
+        if let Some(gone) = self.place.gone() {
+            let made = self.make_again(&gone);
+            self.notify(made);
+        }
+    }
+
+    fn make_again(&mut self, gone: &str) -> io::Result<()> {
+        let made = Self::make(self.place.path(), &self.at)?;
+        *self = Self { is_failing: self.is_failing, ..made };
+        tracing::warn!(found = gone, "the commit record was made again");
+        Ok(())
+    }
+
     /// A record that is behind hides a loss, but costs nothing by itself: commits go on.
     fn notify(&mut self, done: io::Result<()>) {
         if let Err(error) = &done
             && !self.is_failing
         {
-            tracing::warn!(path = %self.path.display(), error = %chain(&error), "writing the commit record failed");
+            tracing::warn!(path = %self.place.path().display(), error = %chain(&error), "writing the commit record failed");
         }
         self.is_failing = done.is_err();
     }
 }
 
-fn line(store: &str, commits: u64, messages: u64) -> String {
+fn line(StorePosition { store, commits, messages }: &StorePosition) -> String {
     let text = format!("{VERSION} {store:0>32} {commits:020} {messages:020}");
     let sum = crc32c::crc32c(text.as_bytes());
     format!("{text} {sum:08x}\n")

@@ -13,13 +13,15 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use uuid::Uuid;
 
-use super::damage::{Damage, OpenedFile, Sign};
+use super::damage::{Damage, Sign};
 use super::error::StoreError;
 use super::limits::{Keep, LOCKED_TRY};
 use super::log::{LogBroken, LogMove, WriteAheadLog};
+use super::opened_files::OpenedFiles;
 use super::record::{self, CommitRecord};
 use super::space::{Disk, Space};
 use super::{commands, telemetry_retention};
+use crate::clock::now_ms;
 
 /// Works in one commit: enough to share a sync, few enough that none waits long behind the others.
 const GROUP_MAX: usize = 1000;
@@ -122,8 +124,8 @@ pub(super) struct Writer<'a> {
     pub(super) space: Space,
     pub(super) shared: &'a Shared,
     pub(super) record: CommitRecord,
-    /// The file that `connection` has open.
-    pub(super) file: OpenedFile,
+    /// The files that `connection` has open.
+    pub(super) files: OpenedFiles,
     pub(super) log: WriteAheadLog,
 }
 
@@ -133,7 +135,10 @@ impl Writer<'_> {
             tracing::warn!(error = %chain(&error), "setting how long the writer waits for a lock failed");
         }
         while self.group(&mut jobs) {}
-        if self.shared.damage.found().is_none() {
+        self.inspect_files();
+        if self.shared.damage.wants_log_moved() {
+            self.rescue_log();
+        } else if self.shared.damage.found().is_none() {
             // What is not moved is in the log, and is moved by the next start.
             let _moved = self.log.move_into_file(&self.connection, LogMove::AtClose);
         }
@@ -171,11 +176,7 @@ impl Writer<'_> {
         if committed.is_err() {
             return false;
         }
-        if is_due && let Some(gone) = self.file.gone() {
-            self.shared.damage.report(gone, Sign::Gone);
-        }
-        if self.shared.damage.wants_check() {
-            tracing::error!("central ends: its next start checks whether the store is damaged");
+        if !self.goes_on(is_due) {
             return false;
         }
         // A damaged page that is moved from the log may destroy one that is whole.
@@ -190,6 +191,21 @@ impl Writer<'_> {
             Ok(())
         };
         moved.is_ok()
+    }
+
+    /// Checks the files when that is due; false when only a new start can go on with what was found.
+    fn goes_on(&mut self, is_due: bool) -> bool {
+        if is_due {
+            self.inspect_files();
+            if self.shared.damage.found().is_none() {
+                self.record.keep_in_place();
+            }
+        }
+        if self.shared.damage.wants_check() {
+            tracing::error!("central ends: its next start checks whether the store is damaged");
+            return false;
+        }
+        !(self.shared.damage.wants_log_moved() && self.rescue_log())
     }
 
     /// Commits a group and tells those who wait.
@@ -240,12 +256,50 @@ impl Writer<'_> {
         check()?;
         let committed =
             shared.damage.watch(|| self.commit(group, is_space_due, finishes).map_err(StoreError::from));
-        // SQLite writes on to a file that was removed or replaced, and reports no error.
-        if let Some(gone) = self.file.gone() {
-            shared.damage.report(gone, Sign::Gone);
+        self.inspect_files();
+        if let Ok((commits, _)) = committed
+            && commits <= self.record.commits()
+        {
+            let former = self.record.commits();
+            let found = format!("the store went back from commit {former} to {commits} while central runs");
+            shared.damage.report(found, Sign::Cut);
         }
         check()?;
         committed
+    }
+
+    /// Checks whether what was committed is where the next start reads it.
+    fn inspect_files(&mut self) {
+        if self.shared.damage.found().is_none()
+            && let Some((found, sign)) = self.files.harm(&self.connection, self.log.pages())
+        {
+            self.shared.damage.report(found, sign);
+        }
+    }
+
+    /// Moves the log, which is open though it is not in its place any more, into the store's file, where the next start finds all of
+    /// it; true when it has. Else the next reminder tries again: a reader was in the way, or the store's file is gone too.
+    fn rescue_log(&mut self) -> bool {
+        if !self.files.may_take_log(&self.connection) {
+            return false;
+        }
+        // A log that somebody put there would be taken for that of the store by the next start.
+        if let Err(error) = self.files.set_foreign_aside(now_ms()) {
+            tracing::error!(error = %chain(&error), "moving a file out of the place of the store's log failed");
+            return false;
+        }
+        match self.log.move_into_file(&self.connection, LogMove::Whole) {
+            Ok(true) => {
+                tracing::error!(
+                    "all that was confirmed was moved into central.db; central ends, so that its next start makes the \
+                     store's log anew"
+                );
+                true
+            }
+            Ok(false) => false,
+            // It commits nothing more, and what it has open no start would find.
+            Err(LogBroken) => false,
+        }
     }
 
     /// Begins to write; waits while another program writes to the file, [`LOCKED_MAX`] at most and not for long when

@@ -40,6 +40,12 @@ pub enum IdentityError {
     /// The authority was not made.
     #[error("making the certificate authority")]
     Tls(#[from] TlsError),
+    /// The two files are there, and no certificate can be made with them.
+    #[error(
+        "the server's certificate cannot be made with ca.pem and ca-key.pem in {dir}; if one of them is damaged, restore both files \
+         from a backup"
+    )]
+    Unusable { dir: PathBuf, source: Box<KeepError> },
     /// There is no certificate to serve.
     #[error("the server's certificate")]
     Keep(#[from] KeepError),
@@ -60,7 +66,14 @@ pub fn keeper(config: &Config, is_trusted: bool) -> Result<Keeper, IdentityError
     };
     // Files are an operator's: what is in them is never overwritten.
     let authority = (place == CertificateLocation::Memory).then_some(authority);
-    Ok(Keeper::open(KeepOptions::new(place, authority, names))?)
+    let is_made_here = authority.is_some();
+    Keeper::open(KeepOptions::new(place, authority, names)).map_err(|source| {
+        if is_made_here {
+            IdentityError::Unusable { dir: config.data_dir.clone(), source: source.into() }
+        } else {
+            source.into()
+        }
+    })
 }
 
 /// The keeper of the certificate of `[http] cert` and `key`; `None` when the API has the MQTT server's.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use central_core::devices::csv;
+use central_core::devices::csv::{self, CsvField};
 use central_core::devices::import::{BYTE_ORDER_MARK, COLUMNS, DeviceFile, Line, WrongLine};
 use edge_core::access::thumbprint::Thumbprint;
 use edge_core::error_chain::chain;
@@ -221,6 +221,10 @@ pub struct Exported {
     pub next: Option<String>,
 }
 
+fn key(of: Option<&String>) -> CsvField<'_> {
+    CsvField::Key(of.map_or("", String::as_str))
+}
+
 /// Writes devices as IoT Central's file, by id behind `after`. The first part has the header.
 ///
 /// # Errors
@@ -236,7 +240,8 @@ pub fn export(
     let columns = if with_keys { &COLUMNS[..] } else { &COLUMNS[..2] };
     if after.is_empty() {
         out.push(BYTE_ORDER_MARK);
-        csv::write(&mut out, columns);
+        let header: Vec<_> = columns.iter().map(|column| CsvField::Text(column)).collect();
+        csv::write(&mut out, &header);
     }
     let found = devices::list(c, after, limit)?;
     let next = (found.len() == limit as usize).then(|| found.last().map(|device| device.id.to_string()));
@@ -246,17 +251,15 @@ pub fn export(
             continue;
         }
         let (keys, x509) = (device.keys.as_ref(), device.x509.as_ref());
-        let text = |of: Option<&String>| of.cloned().unwrap_or_default();
         let fields = [
-            device.id.to_string(),
-            device.display_name.clone(),
-            text(keys.filter(|_| x509.is_none()).map(|keys| &keys.primary)),
-            text(keys.filter(|_| x509.is_none()).map(|keys| &keys.secondary)),
-            text(x509.and_then(|x509| x509.primary.as_ref())),
-            text(x509.and_then(|x509| x509.secondary.as_ref())),
+            CsvField::Text(device.id.as_str()),
+            CsvField::Text(&device.display_name),
+            key(keys.filter(|_| x509.is_none()).map(|keys| &keys.primary)),
+            key(keys.filter(|_| x509.is_none()).map(|keys| &keys.secondary)),
+            key(x509.and_then(|x509| x509.primary.as_ref())),
+            key(x509.and_then(|x509| x509.secondary.as_ref())),
         ];
-        let fields: Vec<&str> = fields[..columns.len()].iter().map(String::as_str).collect();
-        csv::write(&mut out, &fields);
+        csv::write(&mut out, &fields[..columns.len()]);
         count += 1;
     }
     Ok(Exported { csv: out, devices: count, next: next.flatten() })

@@ -111,6 +111,71 @@ async fn keys_and_thumbprints_of_a_file_are_the_devices_and_an_export_has_them_a
 }
 
 #[tokio::test]
+async fn ids_and_names_that_begin_like_formulas_are_exported_as_texts_and_imported_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let names = [
+        ("=SUM(A1:A9)", "=cmd|' /C calc'!A0"),
+        ("-1", "+1 \"x\""),
+        ("@x", "  @SUM(1),; "),
+        ("'=x", "'=x"),
+        ("'q'", "'quoted'"),
+        ("plain", "\u{3000}"),
+    ];
+    for (id, name) in names {
+        let id = percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC);
+        central.put(&format!("/api/devices/{id}"), json!({"displayName": name})).await;
+    }
+    let export =
+        async || central.ok(Method::POST, "/api/ext/devices/export", Some(json!({"keys": true}))).await;
+    let exported = export().await;
+    let text = exported["csv"].as_str().unwrap();
+    for line in [
+        "\r\n'=SUM(A1:A9),'=cmd|' /C calc'!A0,",
+        "\r\n'-1,\"'+1 \"\"x\"\"\",",
+        "\r\n''=x,''=x,",
+        "\r\n'q','quoted',",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    for (id, _) in names {
+        let id = percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC);
+        assert_eq!(central.send(Method::DELETE, &format!("/api/devices/{id}"), None).await.0, 204);
+    }
+    let operation = begin(&central, json!({"csv": text})).await;
+    assert_eq!(ended(&central, operation).await["failed"], 0);
+    for (id, name) in names {
+        let id = percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC);
+        assert_eq!(central.get(&format!("/api/devices/{id}")).await["displayName"], name);
+    }
+    assert_eq!(export().await, exported);
+    central.end().await;
+}
+
+#[tokio::test]
+async fn blanks_of_an_imported_value_are_kept_or_refused_with_line_and_field() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let csv =
+        format!("IOTC_DEVICEID,IOTC_DEVICENAME,IOTC_SASKEY_PRIMARY\na, =1+1 ,\nb,\tx,\n c,c,\nd,d,{KEY} \n");
+    let operation = begin(&central, json!({"csv": csv})).await;
+    let shown = ended(&central, operation).await;
+    let faults: Vec<(u64, &str)> = shown["faults"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|fault| (fault["line"].as_u64().unwrap(), fault["why"].as_str().unwrap()))
+        .collect();
+    let fields = [(3, "IOTC_DEVICENAME: "), (4, "IOTC_DEVICEID: "), (5, "IOTC_SASKEY_PRIMARY: ")];
+    assert_eq!(faults.len(), fields.len(), "{shown}");
+    for ((line, why), (expected, field)) in faults.iter().zip(fields) {
+        assert!(*line == expected && why.starts_with(field), "{shown}");
+    }
+    assert_eq!(central.get("/api/devices/a").await["displayName"], " =1+1 ");
+    central.end().await;
+}
+
+#[tokio::test]
 async fn only_administrators_export_keys_and_neither_keys_nor_files_are_in_the_audit_log() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;

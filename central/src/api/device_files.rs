@@ -266,7 +266,8 @@ pub struct ExportRequest {
 /// Part of a file of devices.
 #[derive(Serialize, ToSchema)]
 pub(super) struct ExportBody {
-    /// The lines of this part; the first part begins with a byte order mark and the header.
+    /// The lines of this part; the first part begins with a byte order mark and the header. An id or name that a spreadsheet would take
+    /// for a formula has an apostrophe before it, which an import takes off.
     csv: String,
     /// Devices in this part.
     devices: usize,

@@ -1,5 +1,11 @@
 //! Comma-separated values (RFC 4180) as IoT Central and spreadsheets write them: with or without a byte order mark, lines ended by LF, CR or both,
 //! fields in quotes where they hold a separator, and semicolons in place of commas where a spreadsheet's language asks for them.
+//!
+//! Ids and names are chosen by devices, gateways and scripts, and administrators open these files in a spreadsheet, which calculates a field
+//! that begins like a formula. [`write`] puts an apostrophe before such a text, [`unguarded`] takes it off again. The console writes its
+//! files by the same rule (`csvField`); `central/core/tests/csv_fields.json` has the cases of both.
+
+use std::borrow::Cow;
 
 /// One record of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,18 +126,65 @@ impl Records<'_> {
     }
 }
 
+/// Makes a spreadsheet take a field as text.
+const GUARD: char = '\'';
+/// How a formula begins; the wide forms are those of East Asian keyboards.
+const FORMULA: [char; 8] = ['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'];
+
+/// A field to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CsvField<'t> {
+    /// Chosen by people, devices or gateways.
+    Text(&'t str),
+    /// A key or thumbprint, which scripts read as it is written: base64 and hexadecimal digits can call no function.
+    Key(&'t str),
+}
+
+impl<'t> CsvField<'t> {
+    fn guarded(self) -> Cow<'t, str> {
+        let is_key = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "+/=".contains(c));
+        match self {
+            Self::Key(key) if is_key(key) => key.into(),
+            Self::Key(text) | Self::Text(text) if is_formula(text) => format!("{GUARD}{text}").into(),
+            Self::Key(text) | Self::Text(text) => text.into(),
+        }
+    }
+}
+
+/// A field as it was before [`write`] guarded it. A text that no spreadsheet could take for a formula keeps its apostrophe.
+pub fn unguarded(field: &str) -> &str {
+    field.strip_prefix(GUARD).filter(|text| is_formula(text)).unwrap_or(field)
+}
+
+/// Whether a spreadsheet could take a text for a formula. Apostrophes before it do not count: a text that begins with one must be
+/// guarded too, so that reading takes off the guard and not the text's own.
+fn is_formula(text: &str) -> bool {
+    let text = text.trim_start_matches(GUARD);
+    let begin = text.trim_start_matches(is_blank);
+    text.starts_with(char::is_control) || begin.starts_with(FORMULA)
+}
+
+/// Characters before a formula that a program may leave out: blanks, control characters and those of no width.
+fn is_blank(c: char) -> bool {
+    c.is_whitespace()
+        || c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+}
+
 /// Writes one record with its end. A field that a reader could take for something else is quoted.
-pub fn write(out: &mut String, fields: &[&str]) {
+pub fn write(out: &mut String, fields: &[CsvField<'_>]) {
     for (index, field) in fields.iter().enumerate() {
         if index > 0 {
             out.push(',');
         }
-        if field.contains([',', ';', '"', '\r', '\n']) || field.trim() != *field {
+        let text = field.guarded();
+        let is_ambiguous = text.contains([',', ';', '"', '\t', '\r', '\n']) || text.trim() != text;
+        if is_ambiguous {
             out.push('"');
-            out.push_str(&field.replace('"', "\"\""));
+            out.push_str(&text.replace('"', "\"\""));
             out.push('"');
         } else {
-            out.push_str(field);
+            out.push_str(&text);
         }
     }
     out.push_str("\r\n");

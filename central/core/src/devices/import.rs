@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::csv::{Record, records};
+use super::csv::{Record, records, unguarded};
 
 /// The first bytes of a file that a spreadsheet reads as UTF-8.
 pub const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -18,7 +18,7 @@ pub const COLUMNS: [&str; 6] = [
 /// Devices of one file. With keys and thumbprints they fit into a request.
 pub const DEVICES_MAX: usize = 10_000;
 
-/// What one line asks for; empty fields are `None`.
+/// What one line asks for: each field as it is written, with its blanks. Empty fields are `None`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Line {
     /// The first is 1, the header's.
@@ -141,7 +141,7 @@ impl Columns {
 
     fn line(&self, record: &Record) -> Result<Line, WrongLine> {
         let field = |column: usize| {
-            let text = record.fields.get(self.at[column]?)?.trim();
+            let text = unguarded(record.fields.get(self.at[column]?)?);
             (!text.is_empty()).then(|| text.to_owned())
         };
         let id = field(0);

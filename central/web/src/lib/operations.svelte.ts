@@ -1,6 +1,7 @@
 // Operations on many devices, as central tells how far they are: asked for while one runs, and when the panel is open.
 
 import { get, post } from "./api";
+import { csvField } from "./csv";
 import { download } from "./files";
 import type { ImportPreview, Operation, OperationDetail } from "./types";
 
@@ -57,14 +58,9 @@ class Operations {
 
 export const operations = new Operations();
 
-/** A field of a file of comma-separated values. */
-export function csvField(text: string): string {
-  return /[",;\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
-}
-
 /** What could not be done, as a file: mended, its lines can be imported again. */
 export function faultsFile(faults: OperationDetail["faults"]): string {
-  const lines = faults.map((fault) => [String(fault.line), fault.device ?? "", fault.why]);
+  const lines = faults.map((fault) => [fault.line, fault.device ?? "", fault.why]);
   const rows = [["line", "IOTC_DEVICEID", "error"], ...lines];
   return `\u{feff}${rows.map((row) => row.map(csvField).join(",")).join("\r\n")}\r\n`;
 }

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{Html, IntoResponse};
+use edge_core::redact::quotes::Quotes;
 use rusqlite::Connection;
 use schemas::names::{Identity, ModuleId};
 use schemas::received_report::{ReceivedModule, ReceivedStatus};
@@ -13,6 +14,7 @@ use std::fmt::Write as _;
 use crate::access::admission::Admission;
 use crate::api::error::Answer;
 use crate::clock::now_ms;
+use crate::deployments::quotes::GatewayQuotes;
 use crate::diagnosis::gateway_report;
 use crate::error::ServiceError;
 use crate::gateway_sync::connections::Connections;
@@ -47,7 +49,8 @@ struct Row {
     responses((status = 200, description = "the status page; a browser's password is the token", content_type = "text/html")))]
 pub(crate) async fn page(State(services): State<Services>) -> Answer<impl IntoResponse> {
     let rows = services.store.read(rows).await?;
-    let html = render(&rows, &services.connections);
+    let quotes = services.manifest_quotes.now().await?;
+    let html = render(&rows, &services.connections, &quotes);
     // Nothing but the style of this page: should a name ever get through unescaped, it would still not run. No other page
     // may show it in a frame.
     let policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -103,7 +106,7 @@ fn state_text(state: &ReceivedModule) -> String {
 const REFUSALS_SHOWN_MAX: usize = 8;
 
 /// What is wrong with a gateway, and whom it refused, in a row of its own.
-fn put_health(html: &mut String, row: &Row) {
+fn put_health(html: &mut String, row: &Row, quotes: &Quotes) {
     if row.findings.is_empty() && row.refusals.is_empty() {
         return;
     }
@@ -116,8 +119,8 @@ fn put_health(html: &mut String, row: &Row) {
             "<div><b class=\"{class}\">{} {}</b> {}<br><small>{}</small></div>",
             escape(&finding.level),
             escape(&finding.id),
-            escape(&finding.evidence),
-            escape(&finding.mend)
+            escape(&quotes.hide(&finding.evidence)),
+            escape(&quotes.hide(&finding.mend))
         );
     }
     for refused in row.refusals.iter().take(REFUSALS_SHOWN_MAX) {
@@ -137,7 +140,7 @@ fn put_health(html: &mut String, row: &Row) {
     }
 }
 
-fn render(rows: &[Row], connections: &Connections) -> String {
+fn render(rows: &[Row], connections: &Connections, quotes: &GatewayQuotes) -> String {
     let mut html = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
          content=\"width=device-width\"><title>central</title><style>{STYLE}</style><h1>central</h1>\
@@ -148,18 +151,19 @@ fn render(rows: &[Row], connections: &Connections) -> String {
         "<h2>Gateways</h2><table><tr><th>Gateway<th>Connected<th>Last seen<th>Deployment<th>Modules",
     );
     for row in rows.iter().filter(|row| row.device.is_gateway) {
+        let quotes = quotes.of(row.device.id.as_str());
         let modules: Vec<String> = row
             .modules
             .iter()
-            .map(|(name, state)| format!("{}: {}", escape(name.as_str()), escape(state)))
+            .map(|(name, state)| format!("{}: {}", escape(name.as_str()), escape(&quotes.hide(state))))
             .collect();
         put(
             &mut html,
             row,
             connections,
-            &format!("<td>{}<td>{}", escape(&row.deployment), modules.join("<br>")),
+            &format!("<td>{}<td>{}", escape(&quotes.hide(&row.deployment)), modules.join("<br>")),
         );
-        put_health(&mut html, row);
+        put_health(&mut html, row, &quotes);
     }
     html.push_str("</table><h2>Devices</h2><table><tr><th>Device<th>Connected<th>Last seen<th>Gateway");
     for row in rows.iter().filter(|row| !row.device.is_gateway) {

@@ -11,6 +11,7 @@ use crate::access::authenticator::Authenticator;
 use crate::c2d::service::C2d;
 use crate::commands::service::Commands;
 use crate::commands::waiting::WaitingCommands;
+use crate::deployments::quotes::ManifestQuotes;
 use crate::deployments::service::Deployments;
 use crate::enrollment::service::{Enrollment, EnrollmentParts};
 use crate::gateway_sync::connections::Connections;
@@ -37,6 +38,7 @@ pub struct Services {
     pub redelivery: Redelivery,
     pub registry: Arc<Registry>,
     pub deployments: Arc<Deployments>,
+    pub manifest_quotes: Arc<ManifestQuotes>,
     pub enrollment: Arc<Enrollment>,
     pub telemetry: Ingest,
     /// Cancelled when central stops.
@@ -109,6 +111,7 @@ impl Services {
         });
         Ok(Self {
             telemetry: Ingest::new(store.clone()),
+            manifest_quotes: Arc::new(ManifestQuotes::new(store.clone())),
             store,
             clients,
             connections,

@@ -19,6 +19,7 @@ use crate::audit::log::Audit;
 use crate::clock::now_ms;
 use crate::people::caller::{Caller, Who};
 use crate::token::Role;
+use edge_core::redact::quotes::Quotes;
 use edge_core::redact::{self, Named};
 
 /// What a read of a document names; all versions show the same of it.
@@ -142,6 +143,6 @@ impl Recorder {
 }
 
 fn redacted(bytes: &[u8], path: &str) -> Option<Value> {
-    let shown = redact::json(std::str::from_utf8(bytes).ok()?, &Named::of_path(path))?;
+    let shown = redact::json(std::str::from_utf8(bytes).ok()?, &Named::of_path(path), &Quotes::default())?;
     serde_json::from_str(&shown).ok()
 }

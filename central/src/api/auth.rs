@@ -11,7 +11,6 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use edge_hub::http_server::Proof;
 use percent_encoding::percent_decode_str;
-use tokio_util::sync::CancellationToken;
 
 use super::answers::{Answers, Identity};
 use super::caller::ClientAddress;
@@ -23,6 +22,8 @@ use super::token_use::TokenUse;
 use super::{assets, audited, session, shown};
 use crate::audit::entry::EntryKind;
 use crate::clock::now_ms;
+use crate::deployments::quotes::ManifestQuotes;
+use crate::services::Services;
 use crate::store::Store;
 
 use crate::people::caller::{Caller, Who};
@@ -65,14 +66,17 @@ pub struct Access {
     token_use: Arc<TokenUse>,
     answers: Answers,
     credentials: Credentials,
+    quotes: Arc<ManifestQuotes>,
     is_behind_proxy: bool,
 }
 
 impl Access {
     /// For the tokens and users of this site.
-    pub fn new(store: Store, stop: CancellationToken, people: Arc<People>, address: &PublicAddress) -> Self {
+    pub fn new(services: &Services, people: Arc<People>, address: &PublicAddress) -> Self {
+        let store = services.store.clone();
         Self {
-            credentials: Credentials::new(store.clone(), stop),
+            credentials: Credentials::new(store.clone(), services.stop.clone()),
+            quotes: services.manifest_quotes.clone(),
             store,
             people,
             token_use: Arc::default(),
@@ -103,7 +107,9 @@ impl Access {
             return next.run(request).await;
         }
         let changes_credentials = CREDENTIALS.iter().any(|root| path.starts_with(root));
-        let make = |request| async move { shown::to_role(role, &path, next.run(request).await).await };
+        let quotes = self.quotes.clone();
+        let make =
+            |request| async move { shown::to_role(role, &path, next.run(request).await, &quotes).await };
         if !is_change {
             return self.answers.make(&identity, make(request)).await;
         }
@@ -135,7 +141,7 @@ pub async fn authorize(State(access): State<Access>, request: Request, next: Nex
         Ok(None) => match open_body(&parts, body).await {
             Ok(body) => {
                 let response = next.run(Request::from_parts(parts, body)).await;
-                return shown::to_role(Role::Viewer, &path, response).await;
+                return shown::to_everybody(&path, response).await;
             }
             Err(refused) => refused,
         },

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
@@ -26,6 +27,7 @@ use super::caller::ClientAddress;
 use super::credentials::{Credential, Credentials, Watch};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::query::QueryPairs;
+use crate::deployments::quotes::{GatewayQuotes, ManifestQuotes};
 use crate::live::ring::{Batch, Event};
 use crate::live::shares::Subscriber;
 use crate::live::{LiveFeed, Subscription};
@@ -94,6 +96,7 @@ pub(super) async fn events(
         watch: credentials.watch(credential, caller.role),
         identity,
         answers,
+        quotes: services.manifest_quotes.clone(),
         pings,
         ends_at: Instant::now() + LASTS,
         stop: services.stop.clone(),
@@ -129,6 +132,7 @@ struct Stream {
     watch: Watch,
     identity: Identity,
     answers: Answers,
+    quotes: Arc<ManifestQuotes>,
     pings: Interval,
     ends_at: Instant,
     stop: CancellationToken,
@@ -165,10 +169,10 @@ impl Stream {
         if self.role >= Role::Operator || batch.events.iter().all(|event| event.redacted.get().is_some()) {
             return Some(());
         }
-        let events = batch.events.clone();
+        let (events, quotes) = (batch.events.clone(), self.quotes.now().await.ok()?);
         let redacting = async move {
             for event in &events {
-                shown(event, Role::Viewer);
+                event.redacted.get_or_init(|| redacted(event, &quotes));
             }
         };
         self.answers.beside(&self.identity, redacting).await.ok()
@@ -189,12 +193,16 @@ impl Stream {
     }
 }
 
-/// The data of an event as a role may see it. JSON has no line breaks of its own.
+/// The data of an event as a role may see it; viewers see those that [`Stream::redact`] made. JSON has no line breaks of its own.
 fn shown(event: &Event, role: Role) -> &str {
     if role >= Role::Operator {
         return &event.data;
     }
-    event.redacted.get_or_init(|| {
-        redact::json(&event.data, &Named::default()).map_or_else(|| "{}".to_owned(), Cow::into_owned)
-    })
+    event.redacted.get().map_or("{}", String::as_str)
+}
+
+/// The data of an event as viewers see it.
+fn redacted(event: &Event, quotes: &GatewayQuotes) -> String {
+    let quotes = quotes.named_in(event.device.as_str(), &event.data);
+    redact::json(&event.data, &Named::default(), &quotes).map_or_else(|| "{}".to_owned(), Cow::into_owned)
 }

@@ -98,7 +98,7 @@ pub fn router(
     requests: Arc<RequestCounts>,
 ) -> Router {
     let address = PublicAddress::new(&config.http);
-    let access = auth::Access::new(services.store.clone(), services.stop.clone(), people.clone(), &address);
+    let access = auth::Access::new(&services, people.clone(), &address);
     let audit = people.audit().clone();
     let (router, description) = described();
     let parameters = Arc::new(DescribedParameters::of(&description));

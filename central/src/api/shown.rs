@@ -5,20 +5,33 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 
 use super::error::ApiError;
+use crate::deployments::quotes::{GatewayQuotes, ManifestQuotes};
 use crate::token::Role;
 use edge_core::redact::{self, Named};
 
 /// An answer to a request for `path`, as a caller of this role may see it. Operators see all of it, because they write manifests
 /// and read keys anyway.
-pub(super) async fn to_role(role: Role, path: &str, response: Response) -> Response {
+pub(super) async fn to_role(role: Role, path: &str, response: Response, quotes: &ManifestQuotes) -> Response {
     if role >= Role::Operator {
         return response;
     }
+    match quotes.now().await {
+        Ok(quotes) => redacted(path, response, &quotes).await,
+        Err(error) => ApiError::from(error).into_response(),
+    }
+}
+
+/// An answer to a request for `path` that anybody may make. It has no sentence of a gateway, and does not need the store.
+pub(super) async fn to_everybody(path: &str, response: Response) -> Response {
+    redacted(path, response, &GatewayQuotes::default()).await
+}
+
+async fn redacted(path: &str, response: Response, quotes: &GatewayQuotes) -> Response {
     let (mut parts, body) = response.into_parts();
     let Some(form) = Form::of(&parts.headers) else { return Response::from_parts(parts, body) };
     // All of it is in memory already, in the handler's body.
     let redacted = match to_bytes(body, usize::MAX).await {
-        Ok(bytes) => form.redacted(&bytes, path),
+        Ok(bytes) => form.redacted(&bytes, path, quotes),
         Err(_) => None,
     };
     let Some(redacted) = redacted else {
@@ -48,16 +61,20 @@ impl Form {
         }
     }
 
-    fn redacted(self, bytes: &[u8], path: &str) -> Option<Vec<u8>> {
+    fn redacted(self, bytes: &[u8], path: &str, quotes: &GatewayQuotes) -> Option<Vec<u8>> {
         if bytes.is_empty() {
             return Some(Vec::new());
         }
         match self {
             Self::Json => {
                 let text = std::str::from_utf8(bytes).ok()?;
-                Some(redact::json(text, &Named::of_path(path))?.into_owned().into_bytes())
+                let quotes = quotes.named_in(path, text);
+                Some(redact::json(text, &Named::of_path(path), &quotes)?.into_owned().into_bytes())
             }
-            Self::Text => Some(redact::text(std::str::from_utf8(bytes).ok()?).into_owned().into_bytes()),
+            Self::Text => {
+                let text = quotes.named_in(path, "").hide(std::str::from_utf8(bytes).ok()?).into_owned();
+                Some(redact::text(&text).into_owned().into_bytes())
+            }
         }
     }
 }

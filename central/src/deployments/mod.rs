@@ -2,5 +2,6 @@
 
 pub mod assignment;
 pub mod preview;
+pub mod quotes;
 pub mod rollout;
 pub mod service;

@@ -394,6 +394,7 @@ pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> 
         "DELETE FROM cloud_purges WHERE device = ?1",
         "DELETE FROM enrollments WHERE device = ?1",
         "DELETE FROM assigned_manifests WHERE device = ?1",
+        "DELETE FROM manifest_quotes WHERE device = ?1",
         "DELETE FROM modules WHERE device = ?1",
     ] {
         connection.prepare_cached(statement)?.execute([id.as_str()])?;

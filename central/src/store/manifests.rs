@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::columns::{json_column, unsigned};
 use super::etag;
 use super::filter::{Field, Kind};
+use super::manifest_quotes;
 use super::selection::{Listed, Selection};
 use super::unreadable;
 use crate::types::organizations::Organizations;
@@ -86,11 +87,18 @@ pub fn put(connection: &Connection, manifest: &StoredManifest) -> rusqlite::Resu
         )
 }
 
-/// Notes the manifest that a gateway was given.
+/// Notes the manifest that a gateway was given, and what its reports may quote of it.
 pub fn put_assigned(connection: &Connection, gateway: &DeviceId, data: &Value) -> rusqlite::Result<()> {
+    let data = data.to_string();
+    // That of the manifest before may be missing: a version that did not note it assigned it.
+    let before: Option<Box<RawValue>> = assigned(connection, gateway)?;
+    if let Some(before) = before.filter(|before| before.get() != data) {
+        manifest_quotes::add(connection, gateway, before.get())?;
+    }
+    manifest_quotes::add(connection, gateway, &data)?;
     connection
         .prepare_cached("INSERT OR REPLACE INTO assigned_manifests (device, data) VALUES (?1, ?2)")?
-        .execute((gateway.as_str(), data.to_string()))?;
+        .execute((gateway.as_str(), data))?;
     Ok(())
 }
 

@@ -30,6 +30,7 @@ mod last_values_task;
 mod limits;
 mod log;
 pub mod losses;
+pub mod manifest_quotes;
 pub mod manifests;
 pub mod modules;
 pub mod numbers;

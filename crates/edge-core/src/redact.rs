@@ -12,13 +12,17 @@
 //! | texts in `createOptions` (as text, in parts, or as an object), except those of [`PUBLIC_OPTIONS`] | its place |
 //! | `SharedAccessKey=…`, `sig=…`, `--password …`, `<password>…`, `https://user:…@host`, `Bearer …`, private keys, JSON Web Tokens | the text's form |
 //! | base64, of either alphabet, of a text in which something would be hidden | what it stands for |
+//! | in sentences of gateways, what they quote of the hidden texts of their manifests | [`quotes::Quotes`] |
 
 mod forms;
 pub mod names;
+pub mod quotes;
 mod spans;
 mod tokens;
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use base64::engine::DecodePaddingMode;
@@ -29,6 +33,7 @@ use serde_json::Value;
 
 use forms::hide_forms;
 use names::{is_secret_name, letters};
+use quotes::Quotes;
 use spans::{Kind, Spans};
 
 /// JSON in a text in JSON in a text and so on is read this deep; a text beyond is hidden whole.
@@ -71,8 +76,14 @@ const PUBLIC_OPTIONS: &[&str] = &[
     "usernsmode",
     "utsmode",
     "volumesfrom",
-    "workingdir",
 ];
+
+/// Create options whose members people name: none of them is one of [`PUBLIC_OPTIONS`], whatever its name.
+const OPEN_OPTIONS: &[&str] =
+    &["annotations", "config", "driveropts", "labels", "options", "storageopt", "sysctls", "tmpfs"];
+
+/// Names that people give to things: no gateway's sentences.
+const GIVEN_NAMES: [&str; 2] = ["displayName", "name"];
 
 /// What a row holds of the thing that its `name` names: `{"name": "apiKey", "value": …}`.
 const ROW_FIELDS: [&str; 4] = ["value", "request", "response", "error"];
@@ -89,6 +100,10 @@ enum Place {
     Registries,
     /// `createOptions`: texts are hidden, except those of [`PUBLIC_OPTIONS`].
     Options,
+    /// A part of `createOptions` whose names people choose: texts are hidden.
+    OpenOptions,
+    /// A part of `createOptions` whose names people choose, with create options in each: networks.
+    NamedOptions,
 }
 
 impl Place {
@@ -104,7 +119,10 @@ impl Place {
             Self::Registries if plain == "address" => Self::Plain,
             Self::Registries => Self::Registries,
             Self::Options if PUBLIC_OPTIONS.contains(&plain.as_str()) => Self::Plain,
-            Self::Options => Self::Options,
+            Self::Options if plain == "endpointsconfig" => Self::NamedOptions,
+            Self::Options if OPEN_OPTIONS.contains(&plain.as_str()) => Self::OpenOptions,
+            Self::Options | Self::NamedOptions => Self::Options,
+            Self::OpenOptions => Self::OpenOptions,
             Self::Environment if plain == "value" => Self::Secret,
             _ if plain == "registrycredentials" => Self::Registries,
             _ if is_secret_name(name) => Self::Secret,
@@ -150,15 +168,26 @@ impl Named {
     }
 }
 
-/// Hides the secrets of a JSON text. All else stays as it is written, digits and blanks too. `None` for a text that is not JSON.
-pub fn json<'t>(text: &'t str, named: &Named) -> Option<Cow<'t, str>> {
+/// Hides the secrets of a JSON text, and what its sentences quote. All else stays as it is written, digits and blanks too. `None` for
+/// a text that is not JSON.
+pub fn json<'t>(text: &'t str, named: &Named, quotes: &Quotes) -> Option<Cow<'t, str>> {
     let place = named.component.as_ref().map_or(Place::Plain, |component| Place::Plain.under(component));
-    Walk { named, texts: 0 }.json(text, place)
+    Walk { named, quotes, texts: 0, hidden: None }.json(text, place)
 }
 
 /// Hides the secrets of a text.
 pub fn text(text: &str) -> Cow<'_, str> {
-    Walk { named: &Named::default(), texts: 0 }.text(text, Place::Plain)
+    Walk { named: &Named::default(), quotes: &Quotes::default(), texts: 0, hidden: None }
+        .text(text, Place::Plain)
+}
+
+/// What others may quote of the texts that [`json`] hides in a JSON text for their places, for [`quotes::Quotable`].
+pub fn fragments(document: &str) -> BTreeSet<String> {
+    let hidden = RefCell::default();
+    let (named, quotes) = (Named::default(), Quotes::default());
+    let walk = Walk { named: &named, quotes: &quotes, texts: 0, hidden: Some(&hidden) };
+    let shown = walk.json(document, Place::Plain);
+    shown.map(|shown| quotes::fragments(&hidden.borrow(), &shown)).unwrap_or_default()
 }
 
 /// A JSON text, and what was written of it with other values in place of some.
@@ -179,13 +208,30 @@ impl Rewritten<'_> {
     }
 }
 
+#[derive(Clone, Copy)]
 struct Walk<'a> {
     named: &'a Named,
+    quotes: &'a Quotes,
     /// How many texts that hold JSON are around.
     texts: u8,
+    /// Gets what is hidden for its place.
+    hidden: Option<&'a RefCell<Vec<String>>>,
 }
 
 impl Walk<'_> {
+    /// Within a text.
+    fn inner(&self) -> Self {
+        Self { texts: self.texts + 1, ..*self }
+    }
+
+    /// Hides a text, but for the name before it.
+    fn replaced(&self, name: &str, text: &str) -> Cow<'static, str> {
+        if let Some(hidden) = self.hidden {
+            hidden.borrow_mut().push(text.to_owned());
+        }
+        format!("{name}{REDACTED}").into()
+    }
+
     fn json<'t>(&self, text: &'t str, place: Place) -> Option<Cow<'t, str>> {
         let mut rewritten = Rewritten { spans: Spans::of(text)?, text, written: String::new(), up_to: 0 };
         let whole = rewritten.spans.whole();
@@ -217,7 +263,8 @@ impl Walk<'_> {
                 None => rewritten.replace(&value, REDACTED),
             },
             Kind::Number if matches!(place, Place::Secret | Place::Registries) => {
-                rewritten.replace(&value, REDACTED);
+                let shown = self.replaced("", &rewritten.text[value.clone()]);
+                rewritten.replace(&value, &shown);
             }
             Kind::Number | Kind::Literal => {}
         }
@@ -249,6 +296,9 @@ impl Walk<'_> {
                 rewritten.replace(&member.value, &self.text(&whole, inner));
             } else if name == "bodyBase64" {
                 self.base64(rewritten, member.value, inner);
+            } else if GIVEN_NAMES.contains(&&*name) {
+                let quotes = &Quotes::default();
+                Walk { quotes, ..*self }.value(rewritten, member.value, inner);
             } else {
                 self.value(rewritten, member.value, inner);
             }
@@ -310,8 +360,7 @@ impl Walk<'_> {
         let Some(decoded) = Some(base64).filter(|base64| base64.len() >= BASE64_MIN).and_then(decoded) else {
             return false;
         };
-        let inner = Walk { named: self.named, texts: self.texts + 1 };
-        self.texts >= TEXTS_MAX || matches!(inner.text(&decoded, Place::Plain), Cow::Owned(_))
+        self.texts >= TEXTS_MAX || matches!(self.inner().text(&decoded, Place::Plain), Cow::Owned(_))
     }
 
     /// What is shown of a text; borrowed when nothing is hidden.
@@ -319,26 +368,38 @@ impl Walk<'_> {
         let may_be_json = matches!(text.trim_start().as_bytes().first(), Some(b'{' | b'[' | b'"'));
         if may_be_json && !matches!(place, Place::Secret | Place::Registries) {
             if self.texts >= TEXTS_MAX {
-                return REDACTED.into();
+                return self.replaced("", text);
             }
-            if let Some(shown) = (Walk { named: self.named, texts: self.texts + 1 }).json(text, place) {
+            if let Some(shown) = self.inner().json(text, place) {
                 return shown;
             }
         }
         match place {
-            Place::Plain => match hide_forms(text) {
-                Cow::Borrowed(text) => self.hide_encoded(text),
-                Cow::Owned(shown) => self.hide_encoded(&shown).into_owned().into(),
-            },
+            // Quotes first: hiding a form may leave the rest of a quote.
+            Place::Plain => {
+                let shown = then(self.quotes.hide(text), hide_forms);
+                then(shown, |text| self.hide_encoded(text))
+            }
             _ if text.is_empty() => Cow::Borrowed(text),
             // The names in `NAME=value` are shown: they say what a module gets.
-            Place::Options | Place::Environment => match text.split_once('=') {
-                Some((name, _)) if is_variable(name) => format!("{name}={REDACTED}").into(),
-                _ => REDACTED.to_owned().into(),
-            },
-            Place::Secret | Place::Registries => REDACTED.to_owned().into(),
+            Place::Options | Place::OpenOptions | Place::NamedOptions | Place::Environment => {
+                match text.split_once('=') {
+                    Some((name, value)) if is_variable(name) => self.replaced(&format!("{name}="), value),
+                    _ => self.replaced("", text),
+                }
+            }
+            Place::Secret | Place::Registries => self.replaced("", text),
         }
     }
+}
+
+/// What a step makes of a text; it gives back a borrowed one when it changes nothing.
+fn then<'t>(text: Cow<'t, str>, step: impl Fn(&str) -> Cow<'_, str>) -> Cow<'t, str> {
+    let changed = match step(&text) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(changed) => Some(changed),
+    };
+    changed.map_or(text, Cow::Owned)
 }
 
 /// The shortest base64 that is looked into: `pw=x` has six characters, and prose has shorter ones.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use edge_core::deploy::observed::Observed;
 use edge_core::error_chain::chain;
 use edge_core::module_logs::request::LogsRequest;
+use edge_core::redact::quotes::Quotes;
 use edge_core::redact::{self, Named};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -159,7 +160,8 @@ impl<W: Write> Bundle<W> {
 /// A JSON value as a page of text, without its secrets.
 fn redacted(value: &Value) -> String {
     let text = format!("{value:#}");
-    redact::json(&text, &Named::default()).map(std::borrow::Cow::into_owned).unwrap_or_default()
+    let shown = redact::json(&text, &Named::default(), &Quotes::default());
+    shown.map(std::borrow::Cow::into_owned).unwrap_or_default()
 }
 
 /// The programs and the machine.

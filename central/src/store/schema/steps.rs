@@ -473,8 +473,7 @@ ALTER TABLE audit ADD COLUMN who_kind TEXT NOT NULL DEFAULT 'nobody';
 ",
     "
 -- auto_approve 0: an unknown device that enrols by the group waits for an operator; is_waiting 1: this device does
-ALTER TABLE enrollment_groups ADD COLUMN auto_approve INTEGER NOT NULL DEFAULT 1;
-ALTER TABLE devices ADD COLUMN is_waiting INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE enrollment_groups ADD COLUMN auto_approve INTEGER NOT NULL DEFAULT 1; ALTER TABLE devices ADD COLUMN is_waiting INTEGER NOT NULL DEFAULT 0;
 ",
     "
 -- document: JSON of templates::TemplateDocument, the capability model as it was given
@@ -498,10 +497,8 @@ CREATE TABLE operations (
     total INTEGER NOT NULL, done INTEGER NOT NULL, failed INTEGER NOT NULL
 );
 CREATE TABLE operation_faults (
-    operation INTEGER NOT NULL,
-    line INTEGER NOT NULL,
-    device TEXT,
-    why TEXT NOT NULL,
+    operation INTEGER NOT NULL, line INTEGER NOT NULL,
+    device TEXT, why TEXT NOT NULL,
     PRIMARY KEY (operation, line)
 ) WITHOUT ROWID;
 ",
@@ -517,4 +514,7 @@ CREATE TABLE cloud_properties (
 ALTER TABLE series_state ADD COLUMN part_up_to INTEGER; ALTER TABLE series_state ADD COLUMN part_series TEXT;
 ",
     "CREATE TABLE overview_tiles (template TEXT PRIMARY KEY, tiles TEXT NOT NULL) WITHOUT ROWID; -- tiles: types::overview_tile::OverviewTile",
+    "-- texts: JSON list of what a gateway may quote of what viewers do not see of a manifest that it was given; the newest is last
+CREATE TABLE manifest_quotes (id INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT NOT NULL, texts TEXT NOT NULL);
+CREATE INDEX manifest_quotes_of_device ON manifest_quotes (device);",
 ];

@@ -5,7 +5,8 @@ use serde_json::json;
 use super::*;
 
 fn shown(value: &Value, path: &str) -> Value {
-    serde_json::from_str(&json(&value.to_string(), &Named::of_path(path)).unwrap()).unwrap()
+    serde_json::from_str(&json(&value.to_string(), &Named::of_path(path), &Quotes::default()).unwrap())
+        .unwrap()
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "short where a document is made for it")]
@@ -128,6 +129,25 @@ fn a_manifest_shows_what_runs_and_not_its_settings() {
         );
     }
     assert_eq!(shown["modulesContent"]["sensor"]["properties.desired"]["interval"], 5);
+}
+
+#[test]
+fn the_page_on_access_names_each_create_option_that_viewers_see() {
+    let page = include_str!("../../../../docs/operating/api-access.md");
+    let row = page.lines().find(|line| line.starts_with("| texts in `createOptions`")).unwrap();
+    let named = row.split("except").nth(1).unwrap().split('|').next().unwrap().split('`').skip(1).step_by(2);
+    let mut named: Vec<String> = named.map(letters).collect();
+    named.sort();
+    assert_eq!(named, PUBLIC_OPTIONS);
+}
+
+#[test]
+fn members_that_people_name_are_no_public_create_options() {
+    let options = json!({"Labels": {"user": "s3cr3t", "a.source": "s3cr3t"}, "WorkingDir": "/s3cr3t",
+        "HostConfig": {"LogConfig": {"Type": "splunk", "Config": {"name": "s3cr3t"}}, "Annotations": {"type": "s3cr3t"}},
+        "NetworkingConfig": {"EndpointsConfig": {"user": {"DriverOpts": {"name": "s3cr3t"}, "Links": ["s3cr3t"]}}}});
+    let shown = hidden(json!({"createOptions": options.to_string()})).to_string();
+    assert!(!shown.contains("s3cr3t") && shown.contains("splunk"), "{shown}");
 }
 
 #[test]
@@ -411,8 +431,11 @@ fn names_and_forms_of_secrets_are_hidden_and_words_that_contain_them_are_shown()
 fn what_holds_no_secret_is_borrowed_with_every_digit_and_blank() {
     let document =
         "{ \"a\" : [1.50, 12345678901234567890123, 1e999, true, null], \"b\":{\"c\": \"sp\\u00e4t\"} }\n";
-    assert!(matches!(json(document, &Named::default()), Some(Cow::Borrowed(_))));
+    assert!(matches!(json(document, &Named::default(), &Quotes::default()), Some(Cow::Borrowed(_))));
     let with = document.replace("\"c\"", "\"pin\"");
-    assert_eq!(json(&with, &Named::default()).unwrap(), with.replace("\"sp\\u00e4t\"", "\"***redacted***\""));
-    assert!(json("{", &Named::default()).is_none());
+    assert_eq!(
+        json(&with, &Named::default(), &Quotes::default()).unwrap(),
+        with.replace("\"sp\\u00e4t\"", "\"***redacted***\"")
+    );
+    assert!(json("{", &Named::default(), &Quotes::default()).is_none());
 }

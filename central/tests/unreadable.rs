@@ -212,3 +212,45 @@ async fn a_value_that_cannot_be_read_in_any_column_stops_neither_a_list_nor_the_
     assert_eq!(twin["desired"]["c"], 1, "{twin}");
     central.end().await;
 }
+
+/// A page that is short because rows were left out would be taken for the last one.
+#[tokio::test]
+async fn a_list_is_read_to_its_end_beside_rows_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = common::start(dir.path()).await;
+    for id in ["d1", "d2", "d3", "d4", "d5", "d6"] {
+        central.put(&format!("/api/devices/{id}"), json!({})).await;
+        central.put(&format!("/api/apiTokens/{id}"), json!({"roles": [{"role": "viewer"}]})).await;
+    }
+    let store = central.started.store().clone();
+    let damaged = store.submit(|c| {
+        c.execute_batch(
+            "INSERT INTO users (id, name, role, created_ms) SELECT 'u' || id, 'u' || id, 'viewer', 1 FROM devices;
+             INSERT INTO manifests (id, display_name, data, revision) SELECT id, id, '{}', 1 FROM devices;
+             UPDATE users SET role = '{' WHERE id IN ('ud2', 'ud3');
+             UPDATE manifests SET data = '{' WHERE id IN ('d2', 'd3');
+             UPDATE devices SET x509 = '{' WHERE id IN ('d2', 'd3');",
+        )?;
+        c.execute_batch("UPDATE tokens SET role = '{' WHERE name IN ('d2', 'd3')")?;
+        Ok::<_, StoreError>(())
+    });
+    damaged.await.unwrap();
+    for (path, left) in [
+        ("/api/users", ["ud1", "ud4", "ud5", "ud6"]),
+        ("/api/apiTokens", ["d1", "d4", "d5", "d6"]),
+        ("/api/deploymentManifests", ["d1", "d4", "d5", "d6"]),
+        ("/api/devices", ["d1", "d4", "d5", "d6"]),
+    ] {
+        let (mut ids, mut next) = (Vec::new(), Some(format!("{path}?$top=2")));
+        while let Some(page) = next {
+            let page = central.get(&page).await;
+            ids.extend(
+                page["value"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()),
+            );
+            let link = page["nextLink"].as_str();
+            next = link.map(|link| link[link.find("/api/").unwrap()..].to_owned());
+        }
+        let found: Vec<&str> = ids.iter().map(String::as_str).filter(|id| left.contains(id)).collect();
+        assert_eq!(found, left, "{path}: {ids:?}");
+    }
+}

@@ -114,15 +114,15 @@ pub fn list(connection: &Connection, query: &AuditQuery) -> rusqlite::Result<Vec
         values.push(path.clone().into());
         conditions.push(format!("substr(path, 1, length(?{0})) = ?{0}", values.len()));
     }
-    values.push(query.limit.into());
     let sql = format!(
         "SELECT id, at_ms, who, who_kind, kind, method, path, status, address, before, after, organization
-         FROM audit WHERE {} ORDER BY id DESC LIMIT ?{}",
-        conditions.join(" AND "),
-        values.len()
+         FROM audit WHERE {} ORDER BY id DESC",
+        conditions.join(" AND ")
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    unreadable::rows("audit", statement.query_map(params_from_iter(values), shown)?).collect()
+    let rows = statement.query_map(params_from_iter(values), shown)?;
+    // Counted without the rows that cannot be read: a short page would be taken for the last one.
+    unreadable::rows("audit", rows).take(query.limit as usize).collect()
 }
 
 fn shown(row: &Row<'_>) -> rusqlite::Result<StoredEntry> {

@@ -253,8 +253,8 @@ pub fn history(
 /// The last `limit` commands to a device and its modules, newest first; fewer when they are large.
 pub fn recent(connection: &Connection, device: &DeviceId, limit: u32) -> rusqlite::Result<Vec<Command>> {
     let mut statement =
-        connection.prepare_cached("SELECT * FROM commands WHERE device = ?1 ORDER BY row DESC LIMIT ?2")?;
-    let rows = statement.query_map((device.as_str(), limit), |row| page::sized(row, read))?;
+        connection.prepare_cached("SELECT * FROM commands WHERE device = ?1 ORDER BY row DESC")?;
+    let rows = statement.query_map([device.as_str()], |row| page::sized(row, read))?;
     Ok(page::page(unreadable::rows("commands", rows), limit)?.0)
 }
 

@@ -25,10 +25,9 @@ pub struct ShortChange {
 
 /// The newest changes that were asked for, the newest first.
 pub fn changes(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<ShortChange>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, at_ms, who, kind, method, path, status FROM audit ORDER BY id DESC LIMIT ?1",
-    )?;
-    let rows = statement.query_map([limit], |row| {
+    let mut statement = connection
+        .prepare_cached("SELECT id, at_ms, who, kind, method, path, status FROM audit ORDER BY id DESC")?;
+    let rows = statement.query_map([], |row| {
         Ok(ShortChange {
             id: row.get("id")?,
             at_ms: unsigned(row.get("at_ms")?),
@@ -39,5 +38,5 @@ pub fn changes(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<Shor
             status: row.get("status")?,
         })
     })?;
-    unreadable::rows("audit", rows).collect()
+    unreadable::rows("audit", rows).take(limit as usize).collect()
 }

@@ -41,9 +41,10 @@ pub fn get(connection: &Connection, name: &str) -> rusqlite::Result<Option<Grant
 
 /// At most `limit` tokens with names after `after`, by name.
 pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<Grant>> {
-    let query = format!("SELECT {COLUMNS} FROM tokens WHERE name > ?1 ORDER BY name LIMIT ?2");
+    let query = format!("SELECT {COLUMNS} FROM tokens WHERE name > ?1 ORDER BY name");
     let mut statement = connection.prepare_cached(&query)?;
-    unreadable::rows("tokens", statement.query_map((after, limit), grant)?).collect()
+    // Counted without the rows that cannot be read: a short page would be taken for the last one.
+    unreadable::rows("tokens", statement.query_map([after], grant)?).take(limit as usize).collect()
 }
 
 /// Revokes a token. Returns false when none has the name.

@@ -61,9 +61,10 @@ pub fn with_password(connection: &Connection, name: &str, hash: &str) -> rusqlit
 
 /// At most `limit` users with ids after `after`, by id.
 pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<User>> {
-    let query = format!("SELECT {COLUMNS} FROM users WHERE id > ?1 ORDER BY id LIMIT ?2");
+    let query = format!("SELECT {COLUMNS} FROM users WHERE id > ?1 ORDER BY id");
     let mut statement = connection.prepare_cached(&query)?;
-    unreadable::rows("users", statement.query_map((after, limit), user)?).collect()
+    // Counted without the rows that cannot be read: a short page would be taken for the last one.
+    unreadable::rows("users", statement.query_map([after], user)?).take(limit as usize).collect()
 }
 
 /// Changes name and role. Returns false, and changes nothing, when another user has the name.

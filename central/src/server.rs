@@ -33,7 +33,7 @@ use crate::mqtt_service::CentralService;
 use crate::people::service::People;
 use crate::services::{Services, SiteNames};
 use crate::store::integrity::{self, Checked, Depth};
-use crate::store::{self, LOCK_FILE, Store, StoreError, devices};
+use crate::store::{self, LOCK_FILE, Store, StoreError, age_clock_task, devices};
 
 /// How long requests and connections may take to end before they are cut.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
@@ -217,6 +217,8 @@ impl Started {
             let waiting_commands = waiting_commands.clone();
             async move { waiting_commands.expire(stop).await }
         });
+        let store = self.services.store.clone();
+        self.restarted("clock of ages", move |stop| age_clock_task::keep(store.clone(), stop));
         self.restarted("authorization of clients", move |stop| {
             let authenticator = authenticator.clone();
             async move { authenticator.review_on_change(stop).await }

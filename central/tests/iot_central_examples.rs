@@ -432,6 +432,7 @@ impl Case<'_> {
             requested_ms: clock::now_ms(),
             deadline_ms: clock::now_ms(),
             valid_until_ms: None,
+            from_age_ms: clock::stamp_ms(),
             taken_ms: None,
             ended_ms: Some(clock::now_ms()),
             outcome: None,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cloud_message::CloudMessage;
 use crate::generation::Generation;
 use crate::method::MethodRequest;
 use crate::names::{DeviceId, Identity, ModuleId};
@@ -18,11 +19,13 @@ use crate::twin::Section;
 pub const CHILDREN_MAX: usize = 10_000;
 
 /// The version of the link that this program speaks.
-pub const LINK_VERSION: u32 = 2;
+pub const LINK_VERSION: u32 = 3;
 /// The first version of a gateway that takes its devices in parts and as changes.
 pub const CHILDREN_IN_PARTS: u32 = 1;
 /// The first version of a central that takes generations of messages, and removals of devices that were added on a gateway.
 pub const GENERATIONS: u32 = 2;
+/// The first version of a gateway that takes the list of commands that it has taken, and reports those that it has lost.
+pub const TAKEN_COMMANDS: u32 = 3;
 
 /// The first message of a gateway on a connection. A gateway that sends none is of version 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,6 +217,27 @@ pub struct CommandDown {
     /// the request's connect timeout, and is not kept over a restart.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_for_in_seconds: Option<u64>,
+}
+
+/// The commands that were to wait, that a gateway has taken and that have not ended at central: all of them, once on a new
+/// connection, behind those that wait at central. One that the gateway does not know is lost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TakenCommands {
+    /// Whom each was for, by its id.
+    pub commands: BTreeMap<String, Identity>,
+}
+
+/// A cloud-to-device message for a device behind a gateway.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageDown {
+    /// As its sender gave it.
+    #[serde(flatten)]
+    pub message: CloudMessage,
+    /// Milliseconds, from when the gateway takes it, for which it waits for its device: the clocks of both may differ. None from an
+    /// older central: it waits until its expiry by the gateway's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub valid_for_ms: Option<u64>,
 }
 
 /// Which clients of a gateway are connected: all of them on a new connection, in parts, and afterwards whoever came or went.

@@ -63,6 +63,24 @@ pub enum MethodFailure {
         /// How long it was valid.
         seconds: u64,
     },
+    /// The gateway took the command and has not reported how it ended; the target may have been called. HTTP 504.
+    #[error(
+        "no answer by the deadline: the gateway of {target} has not reported within {seconds} s; whether {target} was called is not known"
+    )]
+    NotReported {
+        /// Whom the call was for.
+        target: String,
+        /// How long its answer was waited for.
+        seconds: u64,
+    },
+    /// The gateway took the command and does not have it any more; the target may have been called. HTTP 504.
+    #[error(
+        "lost: the gateway of {target} took the command and has lost it; whether {target} was called is not known"
+    )]
+    Lost {
+        /// Whom the call was for.
+        target: String,
+    },
     /// The gateway keeps as many waiting commands as it may; the target was never called. HTTP 403.
     #[error("not kept: {most} commands wait at the gateway already; {target} was not called")]
     QueueFull {

@@ -9,8 +9,10 @@ use rumqttc::Publish;
 use serde_json::{Value, json};
 use site_tests::device::Device;
 use site_tests::leaf::LeafOptions;
+use site_tests::process::run;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
+use tokio::process::Command;
 
 const STEP: Duration = Duration::from_secs(60);
 
@@ -156,5 +158,90 @@ async fn patches_of_a_time_without_a_line_merge_and_a_desired_change_arrives_onc
     assert!(patch.topic.ends_with("$version=4"), "{}", patch.topic);
     let patch: Value = serde_json::from_slice(&patch.payload).unwrap();
     assert_eq!(patch, json!({"interval": 8, "$version": 4}));
+    site.end(false).await.unwrap();
+}
+
+async fn copy(from: &std::path::Path, to: &std::path::Path) {
+    let _ = std::fs::remove_dir_all(to);
+    let (code, _, error) = run(Command::new("cp").arg("-a").args([from, to])).await.unwrap();
+    assert_eq!(code, 0, "{error}");
+}
+
+/// The command of this name ended, and nobody says that its target was called, or was not.
+async fn ended_as_lost(site: &Site, name: &str) {
+    let lost = until(site, name, |row| row.get("error").is_some()).await;
+    let text = lost["error"].as_str().unwrap();
+    assert!(text.starts_with("lost: the gateway of leaf ") && text.ends_with("is not known"), "{lost}");
+}
+
+/// The leaf listens, and is called with what is requested now, with nothing before it.
+async fn nothing_is_called_before(site: &Site, leaf: &LeafOptions, name: &str) {
+    let mut device = listening(leaf, "$iothub/methods/POST/#").await;
+    keep(site, name, 3600).await;
+    let call = device.message().await.unwrap();
+    assert!(call.topic.starts_with(&format!("$iothub/methods/POST/{name}/")), "{}", call.topic);
+    answer(&mut device, &call, 200).await;
+    until(site, name, |row| row["responseCode"] == 200).await;
+}
+
+/// Each part of a gateway's data that has its commands, removed or as it was before one came.
+#[tokio::test]
+async fn a_command_that_its_gateway_has_lost_ends_at_once_and_is_not_said_to_have_been_called() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut site, leaf) = site(dir.path(), "lost-gateway").await;
+    let (data, copied) = (site.agent_dir(), dir.path().join("copy"));
+    for (round, (part, is_older)) in
+        [("", true), ("state", true), ("state", false), ("state/journal", false)].into_iter().enumerate()
+    {
+        site.stop_agent().await.unwrap();
+        copy(&data.join(part), &copied).await;
+        site.start_agent().await.unwrap();
+        let name = format!("lost-{round}");
+        keep(&site, &name, 3600).await;
+        until(&site, &name, |row| row.get("takenTime").is_some()).await;
+        site.kill_agent().await.unwrap();
+        std::fs::remove_dir_all(data.join(part)).unwrap();
+        if is_older {
+            copy(&copied, &data.join(part)).await;
+        }
+        site.start_agent().await.unwrap();
+        ended_as_lost(&site, &name).await;
+        nothing_is_called_before(&site, &leaf, &format!("next-{round}")).await;
+    }
+    site.end(false).await.unwrap();
+}
+
+/// The copy of the state has it waiting, and it ran since, while central was away.
+#[tokio::test]
+async fn a_command_that_ran_does_not_run_again_from_an_older_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut site, leaf) = site(dir.path(), "older-gateway").await;
+    let (state, copied) = (site.agent_dir().join("state"), dir.path().join("copy"));
+    keep(&site, "reset", 3600).await;
+    until(&site, "reset", |row| row.get("takenTime").is_some()).await;
+    site.stop_agent().await.unwrap();
+    copy(&state, &copied).await;
+    site.kill_central().await.unwrap();
+    site.start_agent().await.unwrap();
+    let mut device = listening(&leaf, "$iothub/methods/POST/#").await;
+    let call = device.message().await.unwrap();
+    answer(&mut device, &call, 200).await;
+    eventually("the answer on the gateway's disk", STEP, || async {
+        let status = site.agent_json(&["status"]).await?;
+        Ok((status["commands"]["answersNotTold"] == 1).then_some(()))
+    })
+    .await
+    .unwrap();
+    drop(device);
+    site.kill_agent().await.unwrap();
+    copy(&copied, &state).await;
+    site.start_agent().await.unwrap();
+    // It is here before the gateway reaches central.
+    let mut device = listening(&leaf, "$iothub/methods/POST/#").await;
+    site.start_central().await.unwrap();
+    ended_as_lost(&site, "reset").await;
+    keep(&site, "next", 3600).await;
+    let call = device.message().await.unwrap();
+    assert!(call.topic.starts_with("$iothub/methods/POST/next/"), "{}", call.topic);
     site.end(false).await.unwrap();
 }

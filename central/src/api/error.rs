@@ -180,7 +180,10 @@ impl From<&MethodFailure> for ApiError {
     fn from(failure: &MethodFailure) -> Self {
         let (status, code) = match failure {
             MethodFailure::NotConnected { .. } => (StatusCode::NOT_FOUND, "DeviceNotConnected"),
-            MethodFailure::NoAnswer { .. } => (StatusCode::GATEWAY_TIMEOUT, "NoAnswer"),
+            MethodFailure::NoAnswer { .. } | MethodFailure::NotReported { .. } => {
+                (StatusCode::GATEWAY_TIMEOUT, "NoAnswer")
+            }
+            MethodFailure::Lost { .. } => (StatusCode::GATEWAY_TIMEOUT, "GatewayLostCommand"),
             MethodFailure::Expired { .. } => (StatusCode::GATEWAY_TIMEOUT, "Expired"),
             MethodFailure::QueueFull { .. } => (StatusCode::FORBIDDEN, "GatewayQueueFull"),
         };

@@ -6,16 +6,19 @@
 use std::sync::Arc;
 
 use edge_core::cloud_message;
+use edge_core::error_chain::chain;
+use edge_hub::age_clock;
 use edge_hub::clients::Clients;
 use edge_hub::cloud_message_dispatcher::CloudMessageDispatcher;
 use futures_util::future::BoxFuture;
+use rusqlite::Connection;
 use schemas::cloud_message::{CloudMessage, Settlement, WAITING_MAX};
 use schemas::names::{DeviceId, Identity};
 use tokio_util::sync::CancellationToken;
 
 use super::source::StoredCloudMessages;
 use crate::access::authorize::{Statement, authorize};
-use crate::clock::now_ms;
+use crate::clock::{now_ms, stamp_ms};
 use crate::error::{ServiceError, no_device};
 use crate::gateway_sync::service::GatewaySync;
 use crate::store::cloud_messages::{self, StoredMessage};
@@ -45,7 +48,25 @@ impl C2d {
 
     /// Ends messages that expire, until `stop`.
     pub(crate) async fn expire(&self, stop: CancellationToken) {
-        self.dispatcher.clone().expire(stop).await;
+        tokio::join!(self.dispatcher.expire(stop.clone()), self.deliver_when_clock_is_set(stop));
+    }
+
+    /// Sends what waits for devices behind gateways each time when the wall clock was set, until `stop`: what was held may be
+    /// valid now.
+    async fn deliver_when_clock_is_set(&self, stop: CancellationToken) {
+        let mut settings = age_clock::settings();
+        while let Some(Ok(())) = stop.run_until_cancelled(settings.changed()).await {
+            match self.store.read(waiting_behind_gateways).await {
+                Ok(waiting) => {
+                    for (device, gateway, sequences) in waiting {
+                        self.deliver(&device, Some(&gateway), sequences);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "reading the messages that wait failed; gateways get them with their next connection");
+                }
+            }
+        }
     }
 
     /// Queues a message for a device and sends it.
@@ -55,7 +76,7 @@ impl C2d {
     /// [`ServiceError::QueueFull`] when as many wait as may.
     pub async fn send(&self, device: DeviceId, message: CloudMessage) -> Result<StoredMessage, ServiceError> {
         cloud_message::check(&message, &device)?;
-        let of = device.clone();
+        let (of, age_ms) = (device.clone(), stamp_ms());
         let stored = self.store.submit_then(
             message.size_bytes() + 1024,
             move |c| {
@@ -71,7 +92,7 @@ impl C2d {
                         "{waiting} messages wait for device `{of}` already; wait for it, or purge them"
                     )));
                 }
-                let sequence = cloud_messages::insert(c, &of, &message)?;
+                let sequence = cloud_messages::insert(c, &of, &message, age_ms)?;
                 let stored = cloud_messages::get(c, sequence)?.ok_or(StoreError::NotCommitted)?;
                 Ok((stored, device.gateway))
             },
@@ -122,6 +143,8 @@ impl C2d {
         sequence: u64,
         settlement: Settlement,
     ) -> BoxFuture<'static, Result<(), ServiceError>> {
+        // The gateway's clock may be ahead.
+        let settlement = Settlement { at_ms: settlement.at_ms.min(now_ms()), ..settlement };
         self.store.submit(move |c| {
             authorize(c, &gateway, &Identity::device(device.clone()), Statement::Settlement, None)?;
             if !cloud_messages::end(c, &device, sequence, &settlement)? {
@@ -130,4 +153,16 @@ impl C2d {
             Ok(())
         })
     }
+}
+
+/// The messages that wait for devices behind gateways, each device with its gateway.
+fn waiting_behind_gateways(c: &Connection) -> Result<Vec<(DeviceId, DeviceId, Vec<u64>)>, StoreError> {
+    let mut waiting = Vec::new();
+    for device in cloud_messages::devices_waited_for(c)? {
+        if let Some(gateway) = devices::get(c, &device)?.and_then(|device| device.gateway) {
+            let sequences = cloud_messages::sequences(c, &device)?;
+            waiting.push((device, gateway, sequences));
+        }
+    }
+    Ok(waiting)
 }

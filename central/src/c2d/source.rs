@@ -24,9 +24,10 @@ impl CloudMessageSource for StoredCloudMessages {
             tracing::error!(error = %chain(&error), "reading cloud-to-device messages failed");
             Vec::new()
         });
-        let waiting = |StoredMessage { sequence, attempts, message, .. }| WaitingMessage {
+        let waiting = |StoredMessage { sequence, attempts, lifetime, message, .. }| WaitingMessage {
             sequence,
             attempts,
+            lifetime,
             message,
         };
         stored.into_iter().map(waiting).collect()
@@ -47,6 +48,14 @@ impl CloudMessageSource for StoredCloudMessages {
         if let Err(error) = counted.await {
             tracing::error!(sequence, error = %chain(&error), "counting a delivery without an answer failed");
         }
+    }
+
+    async fn devices(&self) -> Vec<DeviceId> {
+        let read = |c: &Connection| Ok::<_, StoreError>(cloud_messages::devices_waited_for(c)?);
+        self.0.read(read).await.unwrap_or_else(|error| {
+            tracing::error!(error = %chain(&error), "reading for whom cloud-to-device messages wait failed");
+            Vec::new()
+        })
     }
 
     async fn expired(&self, now_ms: u64, busy: &BTreeSet<DeviceId>) -> (Vec<(DeviceId, u64)>, Option<u64>) {

@@ -10,8 +10,13 @@ const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
 
 /// The end of a command whose target did not answer by the deadline.
 pub(super) fn no_answer(command: &Command) -> Outcome {
+    let target = command.target.to_string();
     let seconds = command.request.response_timeout_in_seconds + command.request.connect_timeout_in_seconds;
-    Err(MethodFailure::NoAnswer { target: command.target.to_string(), seconds })
+    Err(match command.gateway {
+        // It has the command, perhaps, and says nothing: whether it called the target is not known here.
+        Some(_) => MethodFailure::NotReported { target, seconds },
+        None => MethodFailure::NoAnswer { target, seconds },
+    })
 }
 
 /// Checks IoT Hub's limits of a direct method.

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::request::{check, no_answer};
 use crate::access::authorize::{Statement, authorize};
-use crate::clock::now_ms;
+use crate::clock::{now_ms, stamp_ms, steady_ms};
 use crate::error::ServiceError;
 use crate::lookup::require;
 use crate::store::Store;
@@ -57,7 +57,7 @@ impl Commands {
         request: MethodRequest,
     ) -> Result<Command, ServiceError> {
         check(&request)?;
-        let requested_ms = now_ms();
+        let (requested_ms, from_age_ms) = (now_ms(), stamp_ms());
         let wait =
             Duration::from_secs(request.connect_timeout_in_seconds + request.response_timeout_in_seconds);
         let id = uuid::Uuid::new_v4().to_string();
@@ -77,6 +77,7 @@ impl Commands {
                     requested_ms,
                     deadline_ms,
                     valid_until_ms: None,
+                    from_age_ms,
                     taken_ms: None,
                     ended_ms: None,
                     outcome: None,
@@ -125,7 +126,7 @@ impl Commands {
             self.end(command.id.clone(), None, no_answer(&command)).await?;
         }
         for command in running {
-            let left = Duration::from_millis(command.deadline_ms.saturating_sub(now_ms()));
+            let left = Duration::from_millis(command.lifetime().until_ms.saturating_sub(steady_ms()));
             let this = self.clone();
             tasks::spawn("end of a command", async move {
                 let stopped = this.stop.clone();

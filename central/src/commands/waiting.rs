@@ -16,7 +16,8 @@ use edge_core::dialect::client::Subscribe;
 use edge_core::error_chain::chain;
 use edge_hub::clients::Clients;
 use edge_hub::single_flight::SingleFlight;
-use edge_hub::tasks;
+use edge_hub::{age_clock, tasks};
+use rusqlite::Connection;
 use schemas::method::{MethodFailure, MethodRequest};
 use schemas::names::{DeviceId, Identity};
 use tokio::sync::Notify;
@@ -24,12 +25,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::request::{check, no_answer};
 use super::service::{Commands, GRACE};
-use crate::clock::now_ms;
+use crate::clock::{is_valid, now_ms, stamp_ms, steady_ms};
 use crate::error::ServiceError;
 use crate::gateway_sync::service::GatewaySync;
 use crate::lookup::require;
 use crate::store::commands::{self, Command, Outcome};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, devices};
 
 /// Commands that may wait for one target, as many as IoT Hub keeps messages for one device.
 const WAITING_MAX: usize = 50;
@@ -41,7 +42,7 @@ const ALL_WAITING_BYTES_MAX: u64 = 64 << 20;
 const VALID_MAX: u64 = 7 * 24 * 3600;
 /// What a device that listens did not take is tried again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// The longest time between two readings of the clock, which may jump.
+/// The longest time between two checks for commands that expire: a machine that slept wakes to it.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 /// Commands that wait for their targets.
@@ -93,7 +94,7 @@ impl WaitingCommands {
                 "connectionTimeout: leave it out beside validFor, which says how long the target is waited for".into(),
             ));
         }
-        let requested_ms = now_ms();
+        let (requested_ms, from_age_ms) = (now_ms(), stamp_ms());
         let valid_until_ms = requested_ms + valid_for * 1000;
         // What began to run in its last moment may take as long as it was given.
         let grace = Duration::from_secs(request.response_timeout_in_seconds) + GRACE;
@@ -129,6 +130,7 @@ impl WaitingCommands {
                     requested_ms,
                     deadline_ms: valid_until_ms + u64::try_from(grace.as_millis()).unwrap_or(u64::MAX),
                     valid_until_ms: Some(valid_until_ms),
+                    from_age_ms,
                     taken_ms: None,
                     ended_ms: None,
                     outcome: None,
@@ -188,7 +190,7 @@ impl WaitingCommands {
         while self.listens_here(device) && !self.stop.is_cancelled() {
             let (of, now_ms) = (device.clone(), now_ms());
             let next = self.store.submit(move |c| {
-                let next = commands::next_waiting(c, &of, now_ms)?;
+                let next = commands::next_waiting(c, &of, is_valid)?;
                 if let Some(command) = &next {
                     // On disk before the call: it is never called twice.
                     commands::take(c, &command.id, None, now_ms)?;
@@ -217,8 +219,9 @@ impl WaitingCommands {
 
     /// Ends waiting commands that have expired, until `stop`.
     pub(crate) async fn expire(self: &Arc<Self>, stop: CancellationToken) {
+        let mut settings = age_clock::settings();
         loop {
-            let now = now_ms();
+            let now = steady_ms();
             let (over, next) =
                 match self.store.read(move |c| Ok::<_, StoreError>(commands::overdue(c, now)?)).await {
                     Ok(read) => read,
@@ -239,10 +242,37 @@ impl WaitingCommands {
                 // At least a little: a command that could not be ended is not tried again in a whirl.
                 () = tokio::time::sleep(wait.max(Duration::from_millis(10))) => {}
                 () = self.changed.notified() => {}
+                _ = settings.changed() => self.deliver_all().await,
                 () = stop.cancelled() => return,
             }
         }
     }
+
+    /// Sends all that waits: what was held may be valid by the wall clock as it was set.
+    async fn deliver_all(self: &Arc<Self>) {
+        match self.store.read(waiting_for_all).await {
+            Ok(waiting) => {
+                for (device, serving_gateway, rows) in waiting {
+                    self.deliver(&device, serving_gateway.as_ref(), rows);
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "reading the commands that wait failed; gateways get them with their next connection");
+            }
+        }
+    }
+}
+
+/// The commands that wait here for devices and their modules, each device with the gateway that serves it.
+fn waiting_for_all(c: &Connection) -> Result<Vec<(DeviceId, Option<DeviceId>, Vec<u64>)>, StoreError> {
+    let mut waiting = Vec::new();
+    for device in commands::devices_waited_for(c)? {
+        if let Some(known) = devices::get(c, &device)? {
+            let rows = commands::waiting(c, &device)?;
+            waiting.push((device, known.serving_gateway().cloned(), rows));
+        }
+    }
+    Ok(waiting)
 }
 
 /// The end of a waiting command that has expired.

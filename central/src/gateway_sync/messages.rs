@@ -6,17 +6,20 @@ use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
 use edge_core::link::snapshot;
 use rusqlite::Connection;
-use schemas::link::{CHILDREN_IN_PARTS, Child, Children, CommandDown, Desired, GENERATIONS, Purges, Stored};
+use schemas::link::{
+    CHILDREN_IN_PARTS, Child, Children, CommandDown, Desired, GENERATIONS, MessageDown, Purges, Stored,
+    TAKEN_COMMANDS, TakenCommands,
+};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::twin::Section;
 use uuid::Uuid;
 
 use super::outbox::{Batch, Update};
 use crate::access::admission::Admission;
-use crate::clock::now_ms;
+use crate::clock::{is_valid, now_ms, steady_ms};
 use crate::error::ServiceError;
 use crate::lookup::modules;
-use crate::store::cloud_messages;
+use crate::store::cloud_messages::{self, StoredMessage};
 use crate::store::commands;
 use crate::store::devices::{self, Device};
 use crate::store::modules as module_generations;
@@ -53,7 +56,7 @@ pub(super) fn everything(c: &Connection, gateway: &DeviceId) -> Result<Vec<Updat
         }
         updates.push(Update::Desired(Identity::device(child.id)));
     }
-    updates.push(Update::Purges);
+    updates.extend([Update::Purges, Update::TakenCommands]);
     Ok(updates)
 }
 
@@ -80,6 +83,13 @@ pub(super) fn messages(
             Ok(vec![(LinkDown::Stored, json(&stored))])
         }
         Batch::One(Update::Desired(of)) => Ok(desired(c, recipient, of)?.into_iter().collect()),
+        Batch::One(Update::TakenCommands) if *link_version < TAKEN_COMMANDS => Ok(Vec::new()),
+        Batch::One(Update::TakenCommands) => {
+            let commands = commands::taken_by(c, gateway)?;
+            // Most gateways have none: nothing is said then.
+            let taken = Some(TakenCommands { commands }).filter(|taken| !taken.commands.is_empty());
+            Ok(taken.map(|taken| (LinkDown::TakenCommands, json(&taken))).into_iter().collect())
+        }
         Batch::One(Update::Command(row)) => Ok(command(c, gateway, row)?.into_iter().collect()),
         Batch::One(Update::Message(device, sequence)) => {
             Ok(cloud_message(c, gateway, device, sequence)?.into_iter().collect())
@@ -171,14 +181,17 @@ fn desired(c: &Connection, recipient: &Recipient, of: Identity) -> Result<Option
 }
 
 fn command(c: &Connection, gateway: &DeviceId, row: u64) -> Result<Option<Message>, ServiceError> {
-    let now_ms = now_ms();
-    let Some(command) = commands::waiting_at(c, row, now_ms)? else { return Ok(None) };
+    let Some(command) = commands::waiting_at(c, row)? else { return Ok(None) };
+    let lifetime = command.lifetime();
+    if !is_valid(lifetime) {
+        return Ok(None);
+    }
     // Its device may be behind another gateway now.
     let serving_gateway = devices::get(c, &command.target.device)?;
     if serving_gateway.as_ref().and_then(Device::serving_gateway) != Some(gateway) {
         return Ok(None);
     }
-    let left_ms = command.valid_until_ms.unwrap_or(now_ms).saturating_sub(now_ms);
+    let left_ms = lifetime.until_ms.saturating_sub(steady_ms());
     let down = CommandDown { request: command.request, valid_for_in_seconds: Some(left_ms.div_ceil(1000)) };
     let operation = LinkDown::Command { command_id: command.id, target: command.target };
     Ok(Some((operation, json(&down))))
@@ -193,9 +206,11 @@ fn cloud_message(
     // It may have ended since, or its device is behind another gateway now.
     let behind = devices::get(c, &device)?.and_then(|device| device.gateway);
     let waiting = cloud_messages::get(c, sequence)?.filter(|message| message.ended.is_none());
-    Ok(waiting
-        .filter(|_| behind.as_ref() == Some(gateway))
-        .map(|stored| (LinkDown::Message { device, sequence }, json(&stored.message))))
+    let valid = waiting.filter(|stored| behind.as_ref() == Some(gateway) && is_valid(stored.lifetime));
+    Ok(valid.map(|StoredMessage { message, lifetime, .. }| {
+        let valid_for_ms = Some(lifetime.until_ms.saturating_sub(steady_ms()));
+        (LinkDown::Message { device, sequence }, json(&MessageDown { message, valid_for_ms }))
+    }))
 }
 
 /// The generations of the modules that a section of `$edgeAgent` names; 0 of one that was there before generations were kept.

@@ -30,6 +30,8 @@ pub(super) enum Update {
     Message(DeviceId, u64),
     /// A command that waits, by its row: they are sent in this order.
     Command(u64),
+    /// The commands that it has taken. Last: those that were taken on this connection are among them.
+    TakenCommands,
 }
 
 /// What is read from the store at once.

@@ -129,6 +129,7 @@ mod tests {
             requested_ms: 1,
             deadline_ms: 2,
             valid_until_ms: None,
+            from_age_ms: 1,
             taken_ms: None,
             ended_ms: None,
             outcome: None,

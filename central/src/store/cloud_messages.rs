@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use edge_core::clock::lifetime::Lifetime;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 use schemas::cloud_message::{CloudMessage, End, Settlement};
 use schemas::names::DeviceId;
 
 use super::columns::{integer, json_column, parsed_column, unsigned};
-use super::{page, unreadable};
+use super::{age_clock, page, unreadable};
+use crate::clock::{corrected_ms, stamp_of};
 
 /// Ended messages that are kept for each device.
 const ENDED_KEPT: u32 = 100;
@@ -26,6 +28,8 @@ pub struct StoredMessage {
     pub taken_ms: Option<u64>,
     /// How often the device was given it in vain, at central's own listener.
     pub attempts: u32,
+    /// How long it waits, by the clock of ages.
+    pub lifetime: Lifetime,
     /// How it ended, and when.
     pub ended: Option<Settlement>,
 }
@@ -44,14 +48,27 @@ pub struct Feedback {
 
 fn read(row: &Row<'_>) -> rusqlite::Result<StoredMessage> {
     let ended: Option<String> = row.get("ended")?;
+    let message: CloudMessage = json_column(row, "message")?;
+    let stamp = |column: &str| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(unsigned));
     Ok(StoredMessage {
         sequence: unsigned(row.get("sequence")?),
         device: parsed_column(row, "device")?,
-        message: json_column(row, "message")?,
-        taken_ms: row.get::<_, Option<i64>>("taken_ms")?.map(unsigned),
+        taken_ms: stamp("taken_ms")?,
         attempts: row.get("attempts")?,
-        ended: ended.map(|_| json_column(row, "ended")).transpose()?,
+        lifetime: Lifetime {
+            from_ms: stamp("from_age_ms")?.unwrap_or(message.enqueued_ms),
+            until_ms: stamp("until_age_ms")?.unwrap_or(message.expires_ms),
+        },
+        ended: ended.map(|_| settlement(row, "ended")).transpose()?,
+        message,
     })
+}
+
+/// An end, with its time by the wall clock as it was set since.
+fn settlement(row: &Row<'_>, column: &str) -> rusqlite::Result<Settlement> {
+    let Settlement { end, at_ms } = json_column(row, column)?;
+    let ended_ms: Option<i64> = row.get("ended_age_ms")?;
+    Ok(Settlement { end, at_ms: ended_ms.map(unsigned).and_then(corrected_ms).unwrap_or(at_ms) })
 }
 
 /// How many messages wait for a device, at its gateway or here.
@@ -61,20 +78,31 @@ pub fn count_waiting(c: &Connection, device: &DeviceId) -> rusqlite::Result<usiz
         .map(|count| usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// Queues a message and gives its sequence.
-pub fn insert(c: &Connection, device: &DeviceId, message: &CloudMessage) -> rusqlite::Result<u64> {
+/// Queues a message that comes at `age_ms` of the clock of ages, and gives its sequence.
+pub fn insert(
+    c: &Connection,
+    device: &DeviceId,
+    message: &CloudMessage,
+    age_ms: u64,
+) -> rusqlite::Result<u64> {
+    let lifetime = Lifetime::new(age_ms, message.expires_ms.saturating_sub(message.enqueued_ms));
     // Above all before it (SQLite remembers the highest), and above those of a store that was lost: gateways remember too.
     c.prepare_cached(
-        "INSERT INTO cloud_messages (sequence, device, message, expires_ms)
-         SELECT max(?1, 1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'cloud_messages'), 0)), ?2, ?3, ?4",
+        "INSERT INTO cloud_messages (sequence, device, message, expires_ms, from_age_ms, until_age_ms)
+         SELECT max(?1, 1 + coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'cloud_messages'), 0)),
+             ?2, ?3, ?4, ?5, ?6",
     )?
     .execute((
         integer(message.enqueued_ms),
         device.as_str(),
         serde_json::json!(message).to_string(),
         integer(message.expires_ms),
+        integer(lifetime.from_ms),
+        integer(lifetime.until_ms),
     ))?;
-    Ok(unsigned(c.last_insert_rowid()))
+    let sequence = unsigned(c.last_insert_rowid());
+    age_clock::save(c)?;
+    Ok(sequence)
 }
 
 /// The message with this sequence; none when it cannot be read.
@@ -111,6 +139,13 @@ pub fn waiting_here(
     unreadable::rows("cloud_messages", statement.query_map((device.as_str(), integer(after)), read)?)
         .take(limit as usize)
         .collect()
+}
+
+/// The devices for which messages wait, here or at their gateways.
+pub fn devices_waited_for(c: &Connection) -> rusqlite::Result<Vec<DeviceId>> {
+    let mut statement = c.prepare_cached("SELECT DISTINCT device FROM cloud_messages WHERE ended IS NULL")?;
+    let devices = statement.query_map([], |row| parsed_column(row, "device"))?;
+    unreadable::rows("cloud_messages", devices).collect()
 }
 
 /// The sequences of all messages that wait for a device, oldest first.
@@ -167,8 +202,9 @@ pub fn end(
     if !is_open && !is_late_delivery {
         return Ok(false);
     }
-    c.prepare_cached("UPDATE cloud_messages SET ended = ?2 WHERE sequence = ?1")?
-        .execute((integer(sequence), serde_json::json!(settlement).to_string()))?;
+    let (text, ended_ms) = (serde_json::json!(settlement).to_string(), integer(stamp_of(settlement.at_ms)));
+    c.prepare_cached("UPDATE cloud_messages SET ended = ?2, ended_age_ms = ?3 WHERE sequence = ?1")?
+        .execute((integer(sequence), &text, ended_ms))?;
     c.prepare_cached(
         "DELETE FROM cloud_messages WHERE device = ?1 AND ended IS NOT NULL AND sequence <=
              (SELECT sequence FROM cloud_messages WHERE device = ?1 AND ended IS NOT NULL
@@ -176,12 +212,10 @@ pub fn end(
     )?
     .execute((device.as_str(), ENDED_KEPT))?;
     if let Some(stored) = stored.filter(|stored| stored.message.ack.requests(&settlement.end)) {
-        c.prepare_cached("INSERT INTO cloud_feedback (device, message_id, settlement) VALUES (?1, ?2, ?3)")?
-            .execute((
-                device.as_str(),
-                &stored.message.message_id,
-                serde_json::json!(settlement).to_string(),
-            ))?;
+        c.prepare_cached(
+            "INSERT INTO cloud_feedback (device, message_id, settlement, ended_age_ms) VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute((device.as_str(), &stored.message.message_id, &text, ended_ms))?;
         c.prepare_cached("DELETE FROM cloud_feedback WHERE id <= ?1")?
             .execute([c.last_insert_rowid() - i64::from(FEEDBACK_KEPT)])?;
     }
@@ -223,18 +257,18 @@ pub fn purged(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<u64>
 /// Messages whose time is over, by device and sequence, and when the next one's is.
 pub type Expired = (Vec<(DeviceId, u64)>, Option<u64>);
 
-/// Up to 1000 messages whose time is over.
+/// Up to 1000 messages whose time is over, by the clock of ages.
 pub fn expired(c: &Connection, now_ms: u64) -> rusqlite::Result<Expired> {
     let mut statement = c.prepare_cached(
-        "SELECT device, sequence FROM cloud_messages WHERE ended IS NULL AND expires_ms <= ?1
-         ORDER BY expires_ms LIMIT 1000",
+        "SELECT device, sequence FROM cloud_messages WHERE ended IS NULL AND until_age_ms <= ?1
+         ORDER BY until_age_ms LIMIT 1000",
     )?;
     let over = statement.query_map([integer(now_ms)], |row| {
         Ok((parsed_column(row, "device")?, unsigned(row.get("sequence")?)))
     })?;
     let over = unreadable::rows("cloud_messages", over).collect::<rusqlite::Result<_>>()?;
     let mut statement = c.prepare_cached(
-        "SELECT min(expires_ms) FROM cloud_messages WHERE ended IS NULL AND expires_ms > ?1",
+        "SELECT min(until_age_ms) FROM cloud_messages WHERE ended IS NULL AND until_age_ms > ?1",
     )?;
     let next = statement.query_row([integer(now_ms)], |row| row.get::<_, Option<i64>>(0));
     Ok((over, unreadable::value("cloud_messages", next)?.flatten().map(unsigned)))
@@ -248,7 +282,7 @@ pub fn feedback(c: &Connection, after: u64, limit: u32) -> rusqlite::Result<Vec<
             id: unsigned(row.get("id")?),
             device: parsed_column(row, "device")?,
             message_id: row.get("message_id")?,
-            settlement: json_column(row, "settlement")?,
+            settlement: settlement(row, "settlement")?,
         })
     })?;
     unreadable::rows("cloud_feedback", records).take(limit as usize).collect()
@@ -284,8 +318,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
         let device: DeviceId = "press-1".parse().unwrap();
-        let broken = insert(&c, &device, &message("a", 1000, Ack::Full)).unwrap();
-        let good = insert(&c, &device, &message("b", 2000, Ack::Full)).unwrap();
+        let broken = insert(&c, &device, &message("a", 1000, Ack::Full), 1000).unwrap();
+        let good = insert(&c, &device, &message("b", 2000, Ack::Full), 2000).unwrap();
         c.execute("UPDATE cloud_messages SET message = '{' WHERE sequence = ?1", [integer(broken)]).unwrap();
         let waiting: Vec<u64> =
             waiting_here(&c, &device, 0, 1).unwrap().iter().map(|message| message.sequence).collect();
@@ -301,10 +335,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
         let device: DeviceId = "d".parse().unwrap();
-        assert_eq!(insert(&c, &device, &message("a", 1000, Ack::None)).unwrap(), 1000);
-        assert_eq!(insert(&c, &device, &message("b", 1000, Ack::None)).unwrap(), 1001);
+        assert_eq!(insert(&c, &device, &message("a", 1000, Ack::None), 1).unwrap(), 1000);
+        assert_eq!(insert(&c, &device, &message("b", 1000, Ack::None), 1).unwrap(), 1001);
         c.execute("DELETE FROM cloud_messages", []).unwrap();
-        assert_eq!(insert(&c, &device, &message("c", 10, Ack::None)).unwrap(), 1002);
+        assert_eq!(insert(&c, &device, &message("c", 10, Ack::None), 1).unwrap(), 1002);
         assert_eq!(sequences(&c, &device).unwrap(), [1002]);
     }
 
@@ -313,7 +347,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
         let (device, other): (DeviceId, DeviceId) = ("d".parse().unwrap(), "e".parse().unwrap());
-        let sequence = insert(&c, &device, &message("a", 1000, Ack::Full)).unwrap();
+        let sequence = insert(&c, &device, &message("a", 1000, Ack::Full), 1000).unwrap();
         assert_eq!(expired(&c, 1099).unwrap(), (vec![], Some(1100)));
         assert_eq!(expired(&c, 1100).unwrap(), (vec![(device.clone(), sequence)], None));
         assert!(!end(&c, &other, sequence, &settled(End::Delivered)).unwrap(), "another device's");
@@ -332,7 +366,7 @@ mod tests {
         let c = super::super::schema::open(&dir.path().join("central.db")).unwrap();
         let device: DeviceId = "d".parse().unwrap();
         for n in 0..150 {
-            let sequence = insert(&c, &device, &message("m", n, Ack::None)).unwrap();
+            let sequence = insert(&c, &device, &message("m", n, Ack::None), 1).unwrap();
             end(&c, &device, sequence, &settled(End::Delivered)).unwrap();
         }
         let kept = page(&c, &device, 0, 1000).unwrap();

@@ -3,12 +3,16 @@
 //! A command that was given a time to be valid waits for a target that is away: here until its gateway has taken it, or until
 //! the target listens at central's own listener.
 
+use std::collections::BTreeMap;
+
+use edge_core::clock::lifetime::Lifetime;
 use rusqlite::{Connection, Row};
 use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
 use schemas::names::{DeviceId, Identity, ModuleId};
 
 use super::columns::{integer, json_column, parsed_column, unsigned};
-use super::{page, unreadable};
+use super::{age_clock, page, unreadable};
+use crate::clock::{corrected_ms, stamp_of};
 
 /// Bytes of the history of a device and its modules; the oldest commands that have ended go.
 pub const DEVICE_BYTES_MAX: u64 = 8 << 20;
@@ -36,6 +40,8 @@ pub struct Command {
     pub deadline_ms: u64,
     /// Until when it waits for a target that is away; none for one that does not.
     pub valid_until_ms: Option<u64>,
+    /// When it was requested, by the clock of ages: its times end by that clock.
+    pub from_age_ms: u64,
     /// When it was taken from here to be run: by its gateway, or at central's own listener. Only of one that waits.
     pub taken_ms: Option<u64>,
     pub ended_ms: Option<u64>,
@@ -43,21 +49,33 @@ pub struct Command {
     pub outcome: Option<Outcome>,
 }
 
+impl Command {
+    /// How long it waits for its target; of one that does not wait, how long central waits for its answer.
+    pub fn lifetime(&self) -> Lifetime {
+        let until_ms = self.valid_until_ms.unwrap_or(self.deadline_ms);
+        Lifetime::new(self.from_age_ms, until_ms.saturating_sub(self.requested_ms))
+    }
+}
+
 fn read(row: &Row<'_>) -> rusqlite::Result<Command> {
     let module: String = row.get("module")?;
     let gateway: Option<String> = row.get("gateway")?;
     let outcome: Option<String> = row.get("outcome")?;
+    let requested_ms = unsigned(row.get("asked_ms")?);
+    let stamp = |column: &str| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(column)?.map(unsigned));
     let module = if module.is_empty() { None } else { Some(parsed_column(row, "module")?) };
     Ok(Command {
         id: row.get("id")?,
         gateway: gateway.map(|_| parsed_column(row, "gateway")).transpose()?,
         target: Identity { device: parsed_column(row, "device")?, module },
         request: json_column(row, "request")?,
-        requested_ms: unsigned(row.get("asked_ms")?),
+        requested_ms,
         deadline_ms: unsigned(row.get("deadline_ms")?),
-        valid_until_ms: row.get::<_, Option<i64>>("valid_until_ms")?.map(unsigned),
-        taken_ms: row.get::<_, Option<i64>>("taken_ms")?.map(unsigned),
-        ended_ms: row.get::<_, Option<i64>>("ended_ms")?.map(unsigned),
+        valid_until_ms: stamp("valid_until_ms")?,
+        from_age_ms: stamp("from_age_ms")?.unwrap_or(requested_ms),
+        taken_ms: stamp("taken_ms")?,
+        // The wall clock may have been set since.
+        ended_ms: stamp("ended_age_ms")?.and_then(corrected_ms).or(stamp("ended_ms")?),
         outcome: outcome.map(|_| json_column(row, "outcome")).transpose()?,
     })
 }
@@ -66,8 +84,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Command> {
 pub fn insert(connection: &Connection, command: &Command) -> rusqlite::Result<u64> {
     connection
         .prepare_cached(
-            "INSERT INTO commands (id, gateway, device, module, request, asked_ms, deadline_ms, valid_until_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+            "INSERT INTO commands
+                 (id, gateway, device, module, request, asked_ms, deadline_ms, valid_until_ms, from_age_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
         )?
         .execute((
             &command.id,
@@ -78,8 +97,10 @@ pub fn insert(connection: &Connection, command: &Command) -> rusqlite::Result<u6
             integer(command.requested_ms),
             integer(command.deadline_ms),
             command.valid_until_ms.map(integer),
+            integer(command.from_age_ms),
         ))?;
     let row = unsigned(connection.last_insert_rowid());
+    age_clock::save(connection)?;
     trim_bytes(connection, "WHERE device = ?2", command.target.device.as_str(), DEVICE_BYTES_MAX)?;
     trim_bytes(connection, "WHERE ?2 = ''", "", ALL_BYTES_MAX)?;
     Ok(row)
@@ -141,11 +162,9 @@ pub fn end(connection: &Connection, id: &str, outcome: &Outcome, now_ms: u64) ->
     if command.outcome.is_some() && !(was_given_up && outcome.is_ok()) {
         return Ok(false);
     }
-    connection.prepare_cached("UPDATE commands SET outcome = ?2, ended_ms = ?3 WHERE id = ?1")?.execute((
-        id,
-        serde_json::json!(outcome).to_string(),
-        integer(now_ms),
-    ))?;
+    connection
+        .prepare_cached("UPDATE commands SET outcome = ?2, ended_ms = ?3, ended_age_ms = ?4 WHERE id = ?1")?
+        .execute((id, serde_json::json!(outcome).to_string(), integer(now_ms), integer(stamp_of(now_ms))))?;
     Ok(true)
 }
 
@@ -160,25 +179,31 @@ pub fn waiting(connection: &Connection, device: &DeviceId) -> rusqlite::Result<V
         .collect()
 }
 
-/// The command of a row, when it waits here and is valid still.
-pub fn waiting_at(connection: &Connection, row: u64, now_ms: u64) -> rusqlite::Result<Option<Command>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT * FROM commands WHERE row = ?1 AND {WAITING} AND valid_until_ms > ?2"
-    ))?;
-    unreadable::row("commands", statement.query_row((integer(row), integer(now_ms)), read))
+/// The devices for which, or for whose modules, commands wait here.
+pub fn devices_waited_for(connection: &Connection) -> rusqlite::Result<Vec<DeviceId>> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT DISTINCT device FROM commands WHERE {WAITING}"))?;
+    let devices = statement.query_map([], |row| parsed_column(row, "device"))?;
+    unreadable::rows("commands", devices).collect()
+}
+
+/// The command of a row, when it waits here; whether it is valid still is not looked at.
+pub fn waiting_at(connection: &Connection, row: u64) -> rusqlite::Result<Option<Command>> {
+    let mut statement =
+        connection.prepare_cached(&format!("SELECT * FROM commands WHERE row = ?1 AND {WAITING}"))?;
+    unreadable::row("commands", statement.query_row([integer(row)], read))
 }
 
 /// The first command that waits here for a device or its modules and is valid still.
 pub fn next_waiting(
     connection: &Connection,
     device: &DeviceId,
-    now_ms: u64,
+    is_valid: impl Fn(Lifetime) -> bool,
 ) -> rusqlite::Result<Option<Command>> {
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT * FROM commands WHERE device = ?1 AND {WAITING} AND valid_until_ms > ?2 ORDER BY row"
-    ))?;
-    unreadable::rows("commands", statement.query_map((device.as_str(), integer(now_ms)), read)?)
-        .next()
+    let mut statement = connection
+        .prepare_cached(&format!("SELECT * FROM commands WHERE device = ?1 AND {WAITING} ORDER BY row"))?;
+    unreadable::rows("commands", statement.query_map([device.as_str()], read)?)
+        .find(|command| command.as_ref().map_or(true, |command| is_valid(command.lifetime())))
         .transpose()
 }
 
@@ -218,10 +243,11 @@ pub fn give_back(connection: &Connection, id: &str) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Commands that were to wait and whose time is over, and when the next one's will be.
+/// Commands that were to wait and whose time is over, and when the next one's will be, by the clock of ages.
 pub fn overdue(connection: &Connection, now_ms: u64) -> rusqlite::Result<(Vec<Command>, Option<u64>)> {
     // What was taken may still be answered until its deadline.
-    let due = "CASE WHEN taken_ms IS NULL THEN valid_until_ms ELSE deadline_ms END";
+    let due = "ifnull(from_age_ms, asked_ms) - asked_ms
+         + CASE WHEN taken_ms IS NULL THEN valid_until_ms ELSE deadline_ms END";
     let open = "outcome IS NULL AND valid_until_ms IS NOT NULL";
     let mut statement = connection
         .prepare_cached(&format!("SELECT * FROM commands WHERE {open} AND {due} <= ?1 ORDER BY row"))?;
@@ -275,6 +301,20 @@ pub fn taken_here(connection: &Connection) -> rusqlite::Result<Vec<Command>> {
     unreadable::rows("commands", statement.query_map([], read)?).collect()
 }
 
+/// The commands that were to wait, that a gateway has taken, and that have not ended: whom each was for, by its id.
+pub fn taken_by(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<BTreeMap<String, Identity>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, device, module FROM commands WHERE outcome IS NULL AND valid_until_ms IS NOT NULL
+         AND taken_ms IS NOT NULL AND gateway = ?1",
+    )?;
+    let taken = statement.query_map([gateway.as_str()], |row| {
+        let module: String = row.get("module")?;
+        let module = if module.is_empty() { None } else { Some(parsed_column(row, "module")?) };
+        Ok((row.get("id")?, Identity { device: parsed_column(row, "device")?, module }))
+    })?;
+    unreadable::rows("commands", taken).collect()
+}
+
 /// Deletes the oldest commands beyond `keep`, but none that waits.
 pub fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
     connection
@@ -304,6 +344,7 @@ mod tests {
             requested_ms: 1,
             deadline_ms: 2,
             valid_until_ms: None,
+            from_age_ms: 1,
             taken_ms: None,
             ended_ms: None,
             outcome: None,
@@ -375,11 +416,17 @@ mod tests {
         insert(&c, &command("3", "reset")).unwrap();
         assert_eq!(waiting(&c, &target.device).unwrap(), rows);
         assert_eq!(count_waiting(&c, &target).unwrap(), 2);
-        assert!(waiting_at(&c, rows[0], 99).unwrap().is_some());
-        assert!(waiting_at(&c, rows[0], 100).unwrap().is_none(), "its time is over");
+        let until = |row| waiting_at(&c, row).unwrap().map(|command| command.lifetime().until_ms);
+        assert_eq!([until(rows[0]), until(rows[1])], [Some(100), Some(200)]);
+        let next = next_waiting(&c, &target.device, |lifetime| lifetime.until_ms > 100).unwrap().unwrap();
+        assert_eq!(next.id, "2");
+        assert_eq!(devices_waited_for(&c).unwrap(), [target.device.clone()]);
         let gateway: DeviceId = "other".parse().unwrap();
+        assert!(taken_by(&c, &gateway).unwrap().is_empty());
         assert!(take(&c, "1", Some(&gateway), 50).unwrap());
+        assert_eq!(until(rows[0]), None, "it does not wait here any more");
         assert!(!take(&c, "1", None, 60).unwrap());
+        assert_eq!(taken_by(&c, &gateway).unwrap(), BTreeMap::from([("1".to_owned(), target.clone())]));
         assert_eq!(get(&c, "1").unwrap().unwrap().gateway, Some(gateway));
         // What was taken may be answered after its time is over; what was not is over then.
         assert_eq!(overdue(&c, 100).unwrap(), (vec![], Some(130)));

@@ -6,6 +6,8 @@
 //!   arrived while the last commit ran share the next one.
 //! - A work that fails undoes itself only; the others of its group are committed.
 
+mod age_clock;
+pub mod age_clock_task;
 pub mod audit;
 pub mod backup;
 pub mod changes;

@@ -19,7 +19,7 @@ use super::record::{self, CommitRecord, RecordCheck, Recorded};
 use super::series_task::keep_series;
 use super::space::Space;
 use super::writer::{CHECKPOINT_AFTER, Job, Shared, Writer};
-use super::{integrity, schema};
+use super::{age_clock, integrity, schema};
 use crate::clock::now_ms;
 
 /// Works that may wait for the writer; about a second of the fastest ingest measured.
@@ -46,6 +46,7 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
     let recorded = record::read(dir)?;
     let mut connection = schema::open(&path)?;
     let record = reconcile(dir, &path, &connection, &recorded)?;
+    age_clock::resume(&connection).map_err(|source| StoreError::opening(&path, source))?;
     let losses = record::losses(&connection).map_err(|source| StoreError::opening(&path, source))?;
     let readers = (0..READERS).map(|_| schema::open(&path)).collect::<Result<Vec<_>, _>>()?;
     let failed = |source| StoreError::opening(&path, source);

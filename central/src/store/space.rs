@@ -12,7 +12,7 @@ use rusqlite::Connection;
 
 use super::limits::Quotas;
 use super::{series_compaction, telemetry_retention};
-use crate::clock::now_ms;
+use crate::clock::settled_wall_ms;
 
 /// Between two checks of the quotas and the disk: what comes meanwhile is beyond them.
 const MEASURE_AFTER: Duration = Duration::from_millis(250);
@@ -126,8 +126,9 @@ impl Space {
             }
         }
         series_compaction::trim_bytes(connection, self.device_bytes, self.series_bytes)?;
-        if let Some(days) = self.series_days {
-            series_compaction::trim_age(connection, now_ms().saturating_sub(u64::from(days) * DAY_MS))?;
+        // By a clock that lasted: a start whose clock is far ahead must not delete what is kept for years.
+        if let Some((days, settled_ms)) = self.series_days.zip(settled_wall_ms()) {
+            series_compaction::trim_age(connection, settled_ms.saturating_sub(u64::from(days) * DAY_MS))?;
         }
         Ok(())
     }

@@ -4,9 +4,10 @@
 //! - Any other clock is plausible, not proven. What is right but for the time is not refused for good: a client whose token or
 //!   certificate only the time speaks against is asked for again later. A certificate of the site's own that is not valid yet
 //!   is made anew at once: if the clock is behind, the new one is valid now and is renewed when the clock was set.
-//! - No age is measured by it: see [`ages`].
+//! - No age is measured by it, and nothing that waits ends by it: see [`ages`] and [`lifetime`].
 
 pub mod ages;
+pub mod lifetime;
 
 /// No clock of a program that was built from this source can be before it: 2026-11-01. To be moved on with each release.
 pub const BUILT_SECS: u64 = 1_793_491_200;

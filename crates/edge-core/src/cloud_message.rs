@@ -6,6 +6,8 @@ use schemas::cloud_message::{BYTES_MAX, CloudMessage, DELIVERIES_MAX, End, TIME_
 use schemas::names::DeviceId;
 use schemas::timestamp::rfc3339;
 
+use crate::clock::lifetime::LifetimeState;
+
 /// The longest property bag as written in a topic. IoT Hub bounds message and properties together only, at 64 KB, which
 /// is more than the topic of an MQTT packet holds; this is what a topic can hold beside the longest device id.
 const BAG_BYTES_MAX: usize = 65_535 - 512;
@@ -78,8 +80,8 @@ pub fn check(message: &CloudMessage, device: &DeviceId) -> Result<(), MessageErr
 }
 
 /// The end of a message that waits, when it has come; `attempts` counts how often the device was given it in vain.
-pub fn end(message: &CloudMessage, attempts: u32, now_ms: u64) -> Option<End> {
-    if message.expires_ms <= now_ms {
+pub fn end(state: LifetimeState, attempts: u32) -> Option<End> {
+    if state == LifetimeState::Over {
         Some(End::Expired)
     } else if attempts >= DELIVERIES_MAX {
         Some(End::DeliveryCountExceeded)
@@ -170,8 +172,9 @@ mod tests {
 
     #[test]
     fn a_message_that_waits_ends_by_its_time_or_by_the_tenth_try() {
-        assert_eq!(end(&message(), 9, NOW), None);
-        assert_eq!(end(&message(), 10, NOW), Some(End::DeliveryCountExceeded));
-        assert_eq!(end(&message(), 10, NOW + 1000), Some(End::Expired));
+        assert_eq!(end(LifetimeState::Valid, 9), None);
+        assert_eq!(end(LifetimeState::Unproven, 9), None, "it is held");
+        assert_eq!(end(LifetimeState::Valid, 10), Some(End::DeliveryCountExceeded));
+        assert_eq!(end(LifetimeState::Over, 10), Some(End::Expired));
     }
 }

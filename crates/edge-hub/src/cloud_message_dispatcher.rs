@@ -3,7 +3,8 @@
 //! ```text
 //! waits ── device listens ──► in flight ── PUBACK ──► delivered
 //!   │  ◄── connection ended ──── │  (each time counts; the tenth is the last)
-//!   └── its time is over ──► expired
+//!   ├── its time is over ──► expired
+//!   └── over only if the machine was off as long as the wall clock says ──► held until its time is over, or the clock is set
 //! ```
 //!
 //! Where messages are kept is the program's matter: it lends the dispatcher a [`CloudMessageSource`]. At most one round runs for each device;
@@ -13,6 +14,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use edge_core::clock::lifetime::{Lifetime, LifetimeState};
 use edge_core::cloud_message;
 use edge_core::dialect::client::Subscribe;
 use futures_util::StreamExt as _;
@@ -24,8 +26,8 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::age_clock;
 use crate::clients::Clients;
-use crate::clock::now_ms;
 use crate::delivery::NotDelivered;
 use crate::single_flight::SingleFlight;
 use crate::tasks;
@@ -34,7 +36,7 @@ use crate::tasks;
 const WINDOW: usize = 16;
 /// When a device is there but slow, how long until it is tried again.
 const SLOW_DEVICE: Duration = Duration::from_secs(1);
-/// The longest wait between two checks for messages whose time is over: clocks are set.
+/// The longest wait between two checks for messages whose time is over: a machine that slept wakes to it.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 
 /// A message that waits for its device.
@@ -43,6 +45,8 @@ pub struct WaitingMessage {
     pub sequence: u64,
     /// How often it was given to the device in vain.
     pub attempts: u32,
+    /// How long it waits, by [`age_clock::steady_ms`].
+    pub lifetime: Lifetime,
     pub message: CloudMessage,
 }
 
@@ -63,8 +67,10 @@ pub trait CloudMessageSource: Send + Sync + 'static {
     /// A message was given to its device, and the connection ended before its acknowledgement.
     fn not_acknowledged(&self, device: &DeviceId, sequence: u64) -> impl Future<Output = ()> + Send;
 
-    /// Every message whose time is over, of devices other than `busy`, and when the next one's is (milliseconds since the
-    /// Unix epoch).
+    /// The devices for which messages wait here.
+    fn devices(&self) -> impl Future<Output = Vec<DeviceId>> + Send;
+
+    /// Every message whose time is over, of devices other than `busy`, and when the next one's is, by [`age_clock::steady_ms`].
     fn expired(
         &self,
         now_ms: u64,
@@ -151,11 +157,17 @@ impl<M: CloudMessageSource> CloudMessageDispatcher<M> {
             }
             while given_up.is_none()
                 && in_flight.len() < WINDOW
-                && let Some(WaitingMessage { sequence, attempts, message }) = queue.pop_front()
+                && let Some(WaitingMessage { sequence, attempts, lifetime, message }) = queue.pop_front()
             {
                 after = sequence;
-                if let Some(end) = cloud_message::end(&message, attempts, now_ms()) {
+                let state = age_clock::state_of(lifetime);
+                if let Some(end) = cloud_message::end(state, attempts) {
                     self.ended(device, sequence, &message, end).await;
+                    continue;
+                }
+                if state == LifetimeState::Unproven {
+                    let message = &message.message_id;
+                    info!(%device, message, "cloud-to-device message held: it may have expired while the machine was off");
                     continue;
                 }
                 let topic = topics::cloud_message(device, &cloud_message::bag(&message, device));
@@ -194,9 +206,10 @@ impl<M: CloudMessageSource> CloudMessageDispatcher<M> {
 
     /// Ends messages whose time is over while their devices are away, until `stop`.
     pub async fn expire(&self, stop: CancellationToken) {
+        let mut settings = age_clock::settings();
         loop {
             let busy = self.0.passes.running();
-            let now = now_ms();
+            let now = age_clock::steady_ms();
             let (over, next) = self.0.store.expired(now, &busy).await;
             for (device, sequence) in over {
                 warn!(%device, sequence, "cloud-to-device message expired before its device came");
@@ -208,6 +221,10 @@ impl<M: CloudMessageSource> CloudMessageDispatcher<M> {
                 // At least a little: a message that could not be ended is not tried again in a whirl.
                 () = tokio::time::sleep(wait.max(Duration::from_millis(10))) => {}
                 () = self.0.changed.notified() => {}
+                // What was held may be valid by the wall clock as it was set.
+                _ = settings.changed() => for device in self.0.store.devices().await {
+                    self.wake(&device);
+                },
                 () = stop.cancelled() => return,
             }
         }

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
+use crate::age_clock::steady_ms;
 use crate::broker::Broker;
-use crate::clock::age_ms;
 
 /// How often expired messages are looked for, retained ones and those that wait for a client. They are not given to anybody
 /// meanwhile.
@@ -24,7 +24,7 @@ pub(crate) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
     let (mut snapshot_at, mut check_at) = (Instant::now(), Instant::now() + CHECK_EVERY);
     let mut is_snapshot_due = false;
     loop {
-        let tick_ms = age_ms();
+        let tick_ms = steady_ms();
         let in_ms = broker.tick(tick_ms).map(|next_ms| next_ms.saturating_sub(tick_ms));
         let mut wake_at =
             in_ms.map_or(expiry_at, |ms| expiry_at.min(Instant::now() + Duration::from_millis(ms)));
@@ -40,8 +40,8 @@ pub(crate) async fn keep(broker: Arc<Broker>, stop: CancellationToken) {
         }
         if Instant::now() >= expiry_at {
             expiry_at = Instant::now() + EXPIRY_EVERY;
-            broker.drop_expired_retained(age_ms());
-            broker.drop_expired_queued(age_ms());
+            broker.drop_expired_retained(steady_ms());
+            broker.drop_expired_queued(steady_ms());
         }
         if Instant::now() >= check_at {
             check_at = Instant::now() + CHECK_EVERY;

@@ -2,6 +2,7 @@
 //! its own topics, and turns topics into calls of a [`service::Service`], which each program writes for itself.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod age_clock;
 mod attempts;
 mod bridge_state;
 mod broker;

@@ -9,6 +9,7 @@
 //! central or its clock went back in time: then it is rejected, so that nobody waits for it. The first end of a message counts.
 //! Messages with their bodies are held in memory too, within [`BYTES_MAX`].
 
+use edge_core::clock::lifetime::Lifetime;
 use edge_core::error_chain::chain;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,13 +17,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use edge_hub::cloud_message_dispatcher::{CloudMessageSource, WaitingMessage};
 use futures_util::future::BoxFuture;
 use schemas::cloud_message::{CloudMessage, End, Settlement};
-use schemas::link::Purges;
+use schemas::link::{MessageDown, Purges};
 use schemas::names::{DeviceId, Identity};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::access::identity_state::{IdentityState, RemovalError, Removed};
-use crate::clock::now_ms;
+use crate::clock::{now_ms, save_soon, shown_ms, stamp_ms};
 use crate::state::{Namespace, State, StateError, shaped};
 
 /// Bytes of all messages that wait here. Beyond it a message is rejected, and central notified.
@@ -38,6 +39,17 @@ struct StoredMessage {
     message: CloudMessage,
     #[serde(default)]
     attempts: u32,
+    /// How long it waits, by [`steady_ms`]. None of one that an older daemon took, which used the wall clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lifetime: Option<Lifetime>,
+}
+
+impl StoredMessage {
+    /// The clock of ages began with the wall clock, so that older stamps keep their meaning.
+    fn lifetime(&self) -> Lifetime {
+        let of_older = || Lifetime { from_ms: self.message.enqueued_ms, until_ms: self.message.expires_ms };
+        self.lifetime.unwrap_or_else(of_older)
+    }
 }
 
 /// The messages of one device.
@@ -145,9 +157,10 @@ impl CloudMessageStore {
         &self,
         device: &DeviceId,
         sequence: u64,
-        message: CloudMessage,
+        down: MessageDown,
         is_here: impl Fn() -> bool,
     ) -> Result<(), StateError> {
+        let MessageDown { message, valid_for_ms } = down;
         let bytes = message.size_bytes();
         let saved = {
             let mut queues = self.queues();
@@ -168,7 +181,11 @@ impl CloudMessageStore {
                          device did not get it"
                         .to_owned())
                 } else if has_space {
-                    let kept = StoredMessage { message, attempts: 0 };
+                    let valid_for_ms =
+                        valid_for_ms.unwrap_or_else(|| message.expires_ms.saturating_sub(now_ms()));
+                    let lifetime = Some(Lifetime::new(stamp_ms(), valid_for_ms));
+                    save_soon();
+                    let kept = StoredMessage { message, attempts: 0, lifetime };
                     let saved =
                         self.state.put(Namespace::CloudMessages, &waiting_key(device, sequence), &kept);
                     queue.waiting.insert(sequence, kept);
@@ -234,7 +251,8 @@ impl CloudMessageStore {
     }
 
     async fn settle(&self, device: &DeviceId, sequence: u64, end: End) {
-        let settlement = Settlement { end, at_ms: now_ms() };
+        // By the clock of ages: the wall clock may be set before central is sent it.
+        let settlement = Settlement { end, at_ms: stamp_ms() };
         let key = (device.clone(), sequence);
         let saved = {
             let mut queues = self.queues();
@@ -268,11 +286,12 @@ impl CloudMessageStore {
         self.settled.notified().await;
     }
 
-    /// Takes the next settlement that central does not have.
+    /// Takes the next settlement that central does not have, with its wall time as it is known now.
     pub fn next_unsent(&self) -> Option<((DeviceId, u64), Settlement)> {
         let mut queues = self.queues();
         let key = queues.unsent.pop_first()?;
-        queues.settled.get(&key).cloned().map(|settlement| (key, settlement))
+        let Settlement { end, at_ms } = queues.settled.get(&key).cloned()?;
+        Some((key, Settlement { end, at_ms: shown_ms(at_ms) }))
     }
 
     /// central has the settlement: it is forgotten here.
@@ -314,6 +333,7 @@ impl CloudMessageSource for CloudMessageStore {
             .map(|(sequence, kept)| WaitingMessage {
                 sequence: *sequence,
                 attempts: kept.attempts,
+                lifetime: kept.lifetime(),
                 message: kept.message.clone(),
             })
             .collect()
@@ -332,12 +352,18 @@ impl CloudMessageSource for CloudMessageStore {
         }
     }
 
+    async fn devices(&self) -> Vec<DeviceId> {
+        let queues = self.queues();
+        let waiting = queues.of.iter().filter(|(_, queue)| !queue.waiting.is_empty());
+        waiting.map(|(device, _)| device.clone()).collect()
+    }
+
     async fn expired(&self, now_ms: u64, busy: &BTreeSet<DeviceId>) -> (Vec<(DeviceId, u64)>, Option<u64>) {
         let (mut over, mut next) = (Vec::new(), None::<u64>);
         let queues = self.queues();
         for (device, queue) in queues.of.iter().filter(|(device, _)| !busy.contains(*device)) {
             for (sequence, kept) in &queue.waiting {
-                let at = kept.message.expires_ms;
+                let at = kept.lifetime().until_ms;
                 if at <= now_ms {
                     over.push((device.clone(), *sequence))
                 } else {
@@ -355,8 +381,8 @@ mod tests {
 
     use super::*;
 
-    fn message(id: &str, expires_ms: u64) -> CloudMessage {
-        CloudMessage {
+    fn message(id: &str, valid_for_ms: u64) -> MessageDown {
+        let message = CloudMessage {
             message_id: id.to_owned(),
             correlation_id: None,
             user_id: None,
@@ -365,9 +391,10 @@ mod tests {
             ack: Ack::None,
             properties: BTreeMap::new(),
             enqueued_ms: 1,
-            expires_ms,
+            expires_ms: u64::MAX,
             body: b"x".to_vec(),
-        }
+        };
+        MessageDown { message, valid_for_ms: Some(valid_for_ms) }
     }
 
     fn ids(waiting: &[WaitingMessage]) -> Vec<&str> {
@@ -439,12 +466,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let cloud_messages = CloudMessageStore::load(State::open(dir.path()).unwrap()).unwrap();
         let press: DeviceId = "press-1".parse().unwrap();
-        for (sequence, expires_ms) in [(1, 50), (2, 200), (3, 300)] {
-            cloud_messages.take(&press, sequence, message("m", expires_ms), || true).await.unwrap();
+        for (sequence, valid_for_ms) in [(1, 3_600_000), (2, 7_200_000), (3, 9_000_000)] {
+            cloud_messages.take(&press, sequence, message("m", valid_for_ms), || true).await.unwrap();
         }
         let none = BTreeSet::new();
-        assert_eq!(cloud_messages.expired(100, &none).await, (vec![(press.clone(), 1)], Some(200)));
-        assert_eq!(cloud_messages.expired(100, &BTreeSet::from([press.clone()])).await, (vec![], None));
+        let (over, first) = cloud_messages.expired(0, &none).await;
+        assert_eq!(over, []);
+        let (over, next) = cloud_messages.expired(first.unwrap(), &none).await;
+        assert_eq!(over, [(press.clone(), 1)]);
+        assert!(next > first);
+        assert_eq!(cloud_messages.expired(u64::MAX, &BTreeSet::from([press.clone()])).await, (vec![], None));
         cloud_messages.purge(&Purges { purged: BTreeMap::from([(press.clone(), 2)]) });
         assert_eq!(cloud_messages.waiting(&press, 0, 10).await[0].sequence, 3);
         assert!(cloud_messages.next_unsent().is_none(), "central ended what it purged itself");

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use edge_core::clock::lifetime::Lifetime;
 use schemas::method::{MethodFailure, MethodRequest, MethodResponse};
 use schemas::names::Identity;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ use crate::state::{Namespace, Saved, State, StateError};
 const RUNNING_MAX: usize = 1000;
 /// Commands that wait for their targets. Beyond it a command is answered "not kept" at once.
 const WAITING_MAX: usize = 1000;
+/// Commands that are reported as lost at once; the others on the next connection.
+const LOST_MAX: usize = 1000;
 /// How long it is remembered that a command was here whose answer central has: by then no copy of it is under way.
 const ACKNOWLEDGED_MS: u64 = 3600 * 1000;
 /// The same of a command that waited, which a central that was restored from a backup sends once more while it is valid: a week at
@@ -64,6 +67,13 @@ pub(super) struct Waiting {
     pub seconds: u64,
     /// By [`crate::clock::steady_ms`].
     pub valid_until_ms: u64,
+}
+
+impl Waiting {
+    fn lifetime(&self) -> Lifetime {
+        let from_ms = self.valid_until_ms.saturating_sub(self.seconds.saturating_mul(1000));
+        Lifetime { from_ms, until_ms: self.valid_until_ms }
+    }
 }
 
 /// How many commands stand where.
@@ -117,6 +127,12 @@ impl Journal {
         let mut interrupted = Vec::new();
         for (id, mut entry) in state.load::<Entry>(Namespace::Commands) {
             match &mut entry {
+                Entry::Waiting(waiting) if state.has_lost_changes() => {
+                    // It may have run since: central ends it when it hears that it is not here.
+                    tracing::error!(command = id, target = %waiting.target, "a command that waited is not run: the state has lost changes, and it may have run before");
+                    state.remove(Namespace::Commands, &id).later();
+                    continue;
+                }
                 Entry::Waiting(waiting) => {
                     journal.next_number = journal.next_number.max(waiting.number + 1);
                     // With a clock that was set back it waits no longer than it was to.
@@ -252,10 +268,14 @@ impl Journal {
     }
 
     /// Takes the first command that waits for a target and is valid: it runs, and is on disk as such when the write is.
-    pub(super) fn begin(&mut self, target: &Identity, now_ms: u64) -> Option<(String, Waiting, Saved)> {
+    pub(super) fn begin(
+        &mut self,
+        target: &Identity,
+        is_valid: impl Fn(Lifetime) -> bool,
+    ) -> Option<(String, Waiting, Saved)> {
         let (id, waiting) = self
             .waiting()
-            .filter(|(_, waiting)| waiting.target == *target && waiting.valid_until_ms > now_ms)
+            .filter(|(_, waiting)| waiting.target == *target && is_valid(waiting.lifetime()))
             .min_by_key(|(_, waiting)| waiting.number)
             .map(|(id, waiting)| (id.clone(), waiting.clone()))?;
         let seconds = waiting.request.response_timeout_in_seconds;
@@ -301,6 +321,19 @@ impl Journal {
             Some(Entry::Acknowledged { .. }) | None => false,
         };
         self.put(id, Entry::Answered { answer, has_waited })
+    }
+
+    /// Answers what central says was taken and is not known here.
+    pub(super) fn answer_lost(&mut self, taken: BTreeMap<String, Identity>) -> Vec<(String, Saved)> {
+        let lost = taken.into_iter().filter(|(id, _)| !self.entries.contains_key(id)).take(LOST_MAX);
+        let lost: Vec<_> = lost.collect();
+        let answer = |(id, target): (String, Identity)| {
+            let answer = Err(MethodFailure::Lost { target: target.to_string() });
+            self.unsent.push(id.clone());
+            let saved = self.put(&id, Entry::Answered { answer, has_waited: true });
+            (id, saved)
+        };
+        lost.into_iter().map(answer).collect()
     }
 
     pub(super) fn all_unsent(&mut self) {

@@ -169,9 +169,10 @@ impl Methods {
                 let status = match failure {
                     MethodFailure::NotConnected { .. } => StatusCode::NOT_FOUND,
                     MethodFailure::QueueFull { .. } => StatusCode::FORBIDDEN,
-                    MethodFailure::NoAnswer { .. } | MethodFailure::Expired { .. } => {
-                        StatusCode::GATEWAY_TIMEOUT
-                    }
+                    MethodFailure::NoAnswer { .. }
+                    | MethodFailure::NotReported { .. }
+                    | MethodFailure::Lost { .. }
+                    | MethodFailure::Expired { .. } => StatusCode::GATEWAY_TIMEOUT,
                 };
                 Err(Failure(status, failure.to_string()))
             }

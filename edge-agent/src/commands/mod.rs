@@ -23,7 +23,7 @@ use edge_hub::clients::Clients;
 use edge_hub::single_flight::SingleFlight;
 use edge_hub::tasks;
 use futures_util::future::BoxFuture;
-use schemas::link::CommandDown;
+use schemas::link::{CommandDown, TakenCommands};
 use schemas::method::{MethodFailure, MethodRequest};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use tokio::sync::Notify;
@@ -35,7 +35,7 @@ use self::daemon::DaemonMethods;
 pub use self::journal::{Answer, Counts};
 use self::journal::{Entered, Journal};
 use crate::access::identity_state::{IdentityState, RemovalError, Removed};
-use crate::clock::steady_ms;
+use crate::clock::{save_soon, steady_ms};
 use crate::state::{Saved, State, StateError};
 
 /// The commands under way. Cheap to clone.
@@ -141,6 +141,7 @@ impl Commands {
             return Err(error);
         }
         if valid_for_in_seconds.is_some() {
+            save_soon();
             tracing::info!(command = id, %target, method = request.method_name, "command is kept for its target");
             self.waiting_changed.notify_one();
             self.wake(&target);
@@ -207,6 +208,24 @@ impl Commands {
         let saved = self.journal().answer(id, answer);
         self.answered.notify_one();
         saved
+    }
+
+    /// Compares with what this gateway has taken, as central knows: what is not here was lost with its state, and central is sent
+    /// that instead of an answer.
+    ///
+    /// # Errors
+    /// [`StateError`] when that was not saved.
+    pub async fn report_lost(&self, taken: TakenCommands) -> Result<(), StateError> {
+        let lost = self.journal().answer_lost(taken.commands);
+        for (id, saved) in lost {
+            tracing::error!(
+                command = id,
+                "a command that this gateway had taken is not known here: its state has lost changes"
+            );
+            self.answered.notify_one();
+            saved.durable().await?;
+        }
+        Ok(())
     }
 
     /// Marks every answer as not sent: a new link tells central again.

@@ -112,6 +112,37 @@ async fn a_command_that_waits_is_there_after_a_restart_and_ends_when_it_is_valid
     expiring.await.unwrap();
 }
 
+/// Of each state in which this gateway can know a command, and of one that it does not know.
+#[tokio::test]
+async fn what_central_says_was_taken_and_is_not_known_here_is_reported_as_lost_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = State::open(dir.path()).unwrap();
+    let (mut journal, _) = Journal::load(state.clone(), 0).unwrap();
+    let target: Identity = "gw/filter".parse().unwrap();
+    let failed = || Err(MethodFailure::NoAnswer { target: "gw/filter".into(), seconds: 5 });
+    for id in ["running", "waiting", "answered", "acknowledged"] {
+        journal.enter_waiting(id, &target, &request("reset"), 60, 0);
+    }
+    for id in ["answered", "acknowledged"] {
+        journal.answer(id, failed()).later();
+    }
+    journal.note_acknowledged("acknowledged", 0);
+    assert_eq!(journal.begin(&target, |_| true).unwrap().0, "running");
+    drop(journal);
+    state.close().await;
+    let commands = load(State::open(dir.path()).unwrap());
+    while commands.next_unsent().is_some() {}
+    let all = ["running", "waiting", "answered", "acknowledged", "gone"];
+    let taken = || TakenCommands { commands: all.map(|id| (id.to_owned(), target.clone())).into() };
+    commands.report_lost(taken()).await.unwrap();
+    let lost = Err(MethodFailure::Lost { target: target.to_string() });
+    assert_eq!(commands.next_unsent(), Some(("gone".to_owned(), lost)));
+    assert_eq!(commands.next_unsent(), None);
+    commands.acknowledged("gone");
+    commands.report_lost(taken()).await.unwrap();
+    assert_eq!(commands.next_unsent(), None, "it is known that it was reported");
+}
+
 /// A central that was restored from a backup has it waiting still.
 #[tokio::test]
 async fn a_command_that_waited_is_not_run_again_as_long_as_it_may_be_sent_again() {
@@ -123,7 +154,7 @@ async fn a_command_that_waited_is_not_run_again_as_long_as_it_may_be_sent_again(
     for (id, has_waited) in [("live", false), ("waited", true)] {
         if has_waited {
             journal.enter_waiting(id, &target, &request("reset"), 7 * 24 * 3600, 0);
-            journal.begin(&target, 0).unwrap().2.later();
+            journal.begin(&target, |_| true).unwrap().2.later();
         } else {
             journal.enter_running(id, &target, &request("reset"));
         }

@@ -1,17 +1,18 @@
 //! Commands that wait for their targets: each target's run one after the other, in the order in which they came, while it
-//! listens for methods.
+//! listens for methods. One whose time may have been over while the machine was off is held: see
+//! [`edge_core::clock::lifetime`].
 
 use edge_core::error_chain::chain;
 use std::time::Duration;
 
 use edge_core::dialect::client::Subscribe;
-use edge_hub::tasks;
+use edge_hub::{age_clock, tasks};
 use schemas::method::MethodFailure;
 use schemas::names::Identity;
 use tokio_util::sync::CancellationToken;
 
 use super::Commands;
-use crate::clock::steady_ms;
+use crate::clock::{is_valid, steady_ms};
 
 /// What a target that listens did not take is tried again after this time.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -43,7 +44,7 @@ impl Commands {
 
     async fn run_waiting(&self, target: &Identity) {
         while self.listens(target) && !self.stop.is_cancelled() {
-            let Some((id, waiting, saved)) = self.journal().begin(target, steady_ms()) else { return };
+            let Some((id, waiting, saved)) = self.journal().begin(target, is_valid) else { return };
             // On disk before the call: it is never called twice.
             if let Err(error) = saved.durable().await {
                 tracing::error!(command = id, %target, error = %chain(&error), "a waiting command was not run, and waits on");
@@ -67,6 +68,7 @@ impl Commands {
 
     /// Ends waiting commands whose time is over, until `stop`.
     pub async fn expire(&self, stop: CancellationToken) {
+        let mut settings = age_clock::settings();
         loop {
             let now_ms = steady_ms();
             let (over, next) = self.journal().overdue(now_ms);
@@ -86,6 +88,10 @@ impl Commands {
             tokio::select! {
                 () = until_next => {}
                 () = self.waiting_changed.notified() => {}
+                // What was held may be valid by the wall clock as it was set.
+                _ = settings.changed() => for target in self.targets() {
+                    self.wake(&target);
+                },
                 () = stop.cancelled() => return,
             }
         }

@@ -43,6 +43,8 @@ pub(super) struct Keeper {
     has_export: bool,
     /// It began empty where there had been a state.
     has_begun_anew: bool,
+    /// Changes were missing at the start, in its journal or with all of it.
+    has_lost_changes: bool,
     checked_at: Instant,
     /// Records of the journal that were found missing.
     damaged: u64,
@@ -91,6 +93,7 @@ impl Keeper {
             exported_at_bytes: 0,
             has_export: false,
             has_begun_anew,
+            has_lost_changes: has_begun_anew || damaged > 0,
             checked_at: Instant::now(),
             damaged,
             must_remake: false,
@@ -103,6 +106,11 @@ impl Keeper {
     /// Returns true when it began empty, where there had been a state.
     pub(super) fn has_begun_anew(&self) -> bool {
         self.has_begun_anew
+    }
+
+    /// Returns true when changes that had been saved were missing at the start.
+    pub(super) fn has_lost_changes(&self) -> bool {
+        self.has_lost_changes
     }
 
     /// How long until the files should be looked after.

@@ -62,6 +62,7 @@ pub struct State {
     loaded: Arc<Vec<(Namespace, String, Vec<u8>)>>,
     journal: edge_buffer::Log,
     removed: Arc<OnceLock<RemovedState>>,
+    has_lost_changes: bool,
     ended: Arc<tokio::sync::watch::Receiver<()>>,
 }
 
@@ -84,6 +85,7 @@ impl State {
         if keeper.has_begun_anew() {
             let _first = removed.set(RemovedState::BeforeStart);
         }
+        let has_lost_changes = keeper.has_lost_changes();
         let noticed = removed.clone();
         let loaded =
             Arc::new(values.into_iter().map(|((namespace, key), value)| (namespace, key, value)).collect());
@@ -123,7 +125,7 @@ impl State {
                 doing: "starting its thread",
                 source,
             })?;
-        Ok(Self { writes, loaded, journal, removed, ended: Arc::new(ended) })
+        Ok(Self { writes, loaded, journal, removed, has_lost_changes, ended: Arc::new(ended) })
     }
 
     /// What a namespace held when the state was opened, by key. A value that cannot be read is left where it is, reported by an ERROR
@@ -140,6 +142,12 @@ impl State {
     /// What was found removed first since the daemon started, if anything was.
     pub fn removed(&self) -> Option<RemovedState> {
         self.removed.get().copied()
+    }
+
+    /// Returns true when changes that had been saved were missing when the state was opened: what it holds may be older than what the
+    /// daemon did.
+    pub fn has_lost_changes(&self) -> bool {
+        self.has_lost_changes
     }
 
     /// The numbers of the journal's log.

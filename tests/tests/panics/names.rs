@@ -59,6 +59,7 @@ pub(crate) const CENTRAL: &[&str] = &[
     "call of a target",
     "certificate",
     "checkpoints of the store",
+    "clock of ages",
     "command",
     "end of a connection",
     "expiry of cloud-to-device messages",

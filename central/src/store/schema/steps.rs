@@ -443,18 +443,12 @@ CREATE TABLE series_usage (
 ) WITHOUT ROWID;
 -- numbers that were left out, because their sender has as many names as it may; name: the last one
 CREATE TABLE series_refused (
-    device TEXT NOT NULL,
-    module TEXT NOT NULL,
-    points INTEGER NOT NULL,
-    name TEXT NOT NULL,
-    at_ms INTEGER NOT NULL,
+    device TEXT NOT NULL, module TEXT NOT NULL, points INTEGER NOT NULL, name TEXT NOT NULL, at_ms INTEGER NOT NULL,
     PRIMARY KEY (device, module)
 ) WITHOUT ROWID;
 -- messages up to this id are of an earlier device or module of the name; module '/': of all modules
 CREATE TABLE series_floors (
-    device TEXT NOT NULL,
-    module TEXT NOT NULL,
-    message INTEGER NOT NULL,
+    device TEXT NOT NULL, module TEXT NOT NULL, message INTEGER NOT NULL,
     PRIMARY KEY (device, module)
 ) WITHOUT ROWID;
 INSERT INTO series_floors (device, module, message) SELECT id, '/', telemetry_after FROM devices WHERE telemetry_after > 0;
@@ -517,4 +511,10 @@ ALTER TABLE series_state ADD COLUMN part_up_to INTEGER; ALTER TABLE series_state
     "-- texts: JSON list of what a gateway may quote of what viewers do not see of a manifest that it was given; the newest is last
 CREATE TABLE manifest_quotes (id INTEGER PRIMARY KEY AUTOINCREMENT, device TEXT NOT NULL, texts TEXT NOT NULL);
 CREATE INDEX manifest_quotes_of_device ON manifest_quotes (device);",
+    "-- stamps of the clock of ages (see age_clock.rs), which began with the wall clock; NULL: of an older central, by the wall clock
+ALTER TABLE commands ADD COLUMN from_age_ms INTEGER; ALTER TABLE commands ADD COLUMN ended_age_ms INTEGER;
+ALTER TABLE cloud_messages ADD COLUMN from_age_ms INTEGER; ALTER TABLE cloud_messages ADD COLUMN until_age_ms INTEGER;
+ALTER TABLE cloud_messages ADD COLUMN ended_age_ms INTEGER; ALTER TABLE cloud_feedback ADD COLUMN ended_age_ms INTEGER;
+UPDATE cloud_messages SET until_age_ms = expires_ms; DROP INDEX cloud_messages_by_expiry; CREATE INDEX cloud_messages_by_end_of_life ON cloud_messages (until_age_ms) WHERE ended IS NULL;
+",
 ];

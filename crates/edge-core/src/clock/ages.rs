@@ -15,6 +15,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::is_before_build;
+use super::lifetime::{Lifetime, LifetimeState};
 
 /// A jump of the wall clock that is worth noting; a time server that slews the clock slews the steady one with it.
 const JUMP_MS: i64 = 1_000;
@@ -23,6 +24,9 @@ const SLACK_MS: u64 = 5_000;
 /// A plausible time is corrected only when the clock was set forward by so much: less may be a pause of a virtual machine, in which
 /// the steady clock stood still.
 const FORWARD_MS: i64 = 3_600_000;
+/// A setting of the wall clock that lasted for so long may delete what is kept for days: time servers correct a wrong clock within
+/// minutes, people within an hour.
+const SETTLED_MS: u64 = 3_600_000;
 /// Jumps that are remembered; of a clock that jumps more often, the oldest are forgotten.
 const SETTINGS_MAX: usize = 256;
 
@@ -146,6 +150,42 @@ impl AgeClock {
         });
         let corrected_ms = corrected.map_or(taken_ms, |later| stamp_ms.saturating_add_signed(later.ahead_ms));
         Some(corrected_ms).filter(|wall_ms| is_possible(*wall_ms))
+    }
+
+    /// The stamp of a wall time of this moment or of a while ago, by the wall clock as it was noted last.
+    pub fn stamp_of(&self, wall_ms: u64) -> u64 {
+        let ahead_ms = self.settings.last().map_or(0, |last| last.ahead_ms);
+        wall_ms.saturating_add_signed(ahead_ms.saturating_neg())
+    }
+
+    /// What is known now of the end of something that waits.
+    pub fn state(&self, lifetime: Lifetime, since_boot_ms: u64) -> LifetimeState {
+        lifetime.state(self.at(since_boot_ms), self.off_ms(lifetime.from_ms))
+    }
+
+    /// How long the machine was off since a stamp of this clock, as the wall clock says: nobody has proven it. 0 of a stamp of this
+    /// boot, and of one that is older than all that is known.
+    fn off_ms(&self, stamp_ms: u64) -> u64 {
+        let behind = self.settings.partition_point(|setting| setting.from_ms <= stamp_ms);
+        let (past, later) = self.settings.split_at(behind);
+        let (Some(then), Some(now)) = (past.last(), self.settings.last()) else { return 0 };
+        let Some(next_boot) = later.iter().position(|setting| setting.is_boot) else { return 0 };
+        // As it was corrected within the boot of the stamp.
+        let then = later[..next_boot].last().unwrap_or(then);
+        u64::try_from(now.ahead_ms.saturating_sub(then.ahead_ms)).unwrap_or(0)
+    }
+
+    /// The wall time that may delete what is kept for days: by the newest setting that lasted for an hour, and not later than the wall
+    /// clock shows now. `None` before there is one.
+    pub fn settled_wall_ms(&self, since_boot_ms: u64) -> Option<u64> {
+        let now_ms = self.at(since_boot_ms);
+        let ends = self.settings.iter().skip(1).map(|next| next.from_ms).chain([now_ms]);
+        let lasting = self.settings.iter().zip(ends);
+        let settled =
+            lasting.filter(|(setting, end_ms)| end_ms.saturating_sub(setting.from_ms) >= SETTLED_MS);
+        let settled_ms = settled.map(|(setting, _)| setting.ahead_ms).last()?;
+        let shown_ms = self.settings.last()?.ahead_ms;
+        Some(now_ms.saturating_add_signed(settled_ms.min(shown_ms)))
     }
 
     /// What to keep of it.

@@ -14,14 +14,16 @@
 //! | `$ls/children` | central | schemas::link::Children |
 //! | `$ls/desired/{id}` | central | the whole desired section of an identity, `$version` included |
 //! | `$ls/command/{command id}/{id}` | central | schemas::link::CommandDown |
+//! | `$ls/commands` | central | schemas::link::TakenCommands |
 //! | `$ls/enrol/{request id}` | gateway | schemas::provisioning::Enrolment |
 //! | `$ls/enrolled/{request id}` | central | schemas::provisioning::EnrolmentAnswer |
 //! | `$ls/purges` | central | schemas::link::Purges |
-//! | `$ls/message/{device}/{sequence}` | central | schemas::cloud_message::CloudMessage |
+//! | `$ls/message/{device}/{sequence}` | central | schemas::link::MessageDown |
 //!
 //! `{id}` is `device` or `device/module`. All are QoS 1. Central sends how far it has what the gateway's queues hold, the
 //! children, every desired section, the purges, every cloud-to-device message and every command that waits when the gateway
-//! subscribes to `$ls/#`; the first once, of the others afterwards what changed. A gateway says hello first. A gateway sends telemetry when it knows how far.
+//! subscribes to `$ls/#`, and last the commands that the gateway has taken; the first and the last once, of the others afterwards
+//! what changed. A gateway says hello first. A gateway sends telemetry when it knows how far.
 //!
 //! What a queue has lost is reported until central has acknowledged it, and central keeps a loss of one queue and number once.
 //!
@@ -79,6 +81,8 @@ pub enum LinkDown {
         /// Whom it is for.
         target: Identity,
     },
+    /// The commands that the gateway has taken and that have not ended.
+    TakenCommands,
     /// The answer to a device that enrols itself.
     Enrolled { request_id: String },
     /// The cloud-to-device messages that operators took back.
@@ -142,6 +146,7 @@ impl LinkDown {
             None if rest == "children" => Some(Self::Children),
             None if rest == "purges" => Some(Self::Purges),
             None if rest == "time" => Some(Self::Time),
+            None if rest == "commands" => Some(Self::TakenCommands),
             Some(("enrolled", id)) if !id.is_empty() => Some(Self::Enrolled { request_id: id.to_owned() }),
             Some(("message", rest)) => {
                 device_and_sequence(rest).map(|(device, sequence)| Self::Message { device, sequence })
@@ -163,6 +168,7 @@ impl fmt::Display for LinkDown {
             Self::Children => f.write_str("$ls/children"),
             Self::Desired(identity) => write!(f, "$ls/desired/{identity}"),
             Self::Command { command_id, target } => write!(f, "$ls/command/{command_id}/{target}"),
+            Self::TakenCommands => f.write_str("$ls/commands"),
             Self::Enrolled { request_id } => write!(f, "$ls/enrolled/{request_id}"),
             Self::Purges => f.write_str("$ls/purges"),
             Self::Time => f.write_str("$ls/time"),
@@ -196,6 +202,7 @@ mod tests {
             "$ls/desired/gw1/$edgeHub",
             "$ls/command/5f-1/gw1/sensor",
             "$ls/command/1/press-1",
+            "$ls/commands",
             "$ls/purges",
             "$ls/time",
             "$ls/enrolled/7f",

@@ -8,7 +8,7 @@ use super::Broker;
 use super::publish::Given;
 use super::sessions::Entry;
 use super::will::Will;
-use crate::clock::age_ms;
+use crate::age_clock::steady_ms;
 use crate::close_handle::CloseHandle;
 use crate::counts::count;
 use crate::journal::Stored;
@@ -144,7 +144,7 @@ impl Broker {
         parting: Parting,
     ) {
         let client_id = &*session_queue.client_id;
-        let now_ms = age_ms();
+        let now_ms = steady_ms();
         let mut sessions = self.sessions();
         let detached = session_queue.detach(connection);
         let is_current = detached.is_some();

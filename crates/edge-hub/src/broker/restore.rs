@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc};
 use super::Broker;
 use super::sessions::{Entry, Sessions};
 use super::will::DueWill;
-use crate::clock::age_ms;
+use crate::age_clock::steady_ms;
 use crate::counts::{Counts, count};
 use crate::journal::Journal;
 use crate::journal::event::Event;
@@ -51,7 +51,7 @@ impl Broker {
                 count(&broker.counts.not_retained);
             }
         }
-        let now_ms = age_ms();
+        let now_ms = steady_ms();
         let mut sessions = broker.sessions();
         for (number, session) in &state.sessions {
             let session_queue = broker.restored(*number, session, state);

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::Broker;
 use super::publish::Given;
-use crate::clock::age_ms;
+use crate::age_clock::steady_ms;
 use crate::counts::add;
 use crate::journal::Stored;
 use crate::journal::event::{Event, Kept};
@@ -96,7 +96,7 @@ impl Broker {
     /// Gives a session the retained messages that a filter of it matches; false when it has not taken what it was given
     /// for filters before. What is retained does not change meanwhile.
     fn give_retained(&self, session_queue: &Arc<SessionQueue>, filter: &str, options: Options) -> bool {
-        for message in self.retained.matching(filter, age_ms()) {
+        for message in self.retained.matching(filter, steady_ms()) {
             // A client may be given all there is once, and not again and again while it reads nothing.
             if session_queue
                 .is_beyond_replay(self.settings.retained_messages_max, self.settings.retained_bytes_max)

@@ -22,7 +22,7 @@ use tracing::warn;
 
 use super::Broker;
 use super::will::DueWill;
-use crate::clock::age_ms;
+use crate::age_clock::steady_ms;
 use crate::inbox;
 use crate::journal::event::Event;
 use crate::message::Message;
@@ -61,7 +61,7 @@ impl Broker {
         let route = self.table.route(message.topic());
         let mut message = Message::clone(message);
         if let Some(seconds) = message.properties.as_mut().and_then(|p| p.message_expiry.take()) {
-            message.expires_ms = Some(age_ms().saturating_add(u64::from(seconds) * 1_000));
+            message.expires_ms = Some(steady_ms().saturating_add(u64::from(seconds) * 1_000));
         }
         let publisher = self.quotas.of_session(client_id);
         match self.publish(&route, message, None, &publisher).stored {

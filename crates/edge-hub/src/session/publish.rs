@@ -17,9 +17,9 @@ use tracing::{info, warn};
 use super::end::End;
 use super::pending::{Reply, Work};
 use super::state::Session;
+use crate::age_clock::steady_ms;
 use crate::bridge_state;
 use crate::broker::publish::Given;
-use crate::clock::age_ms;
 use crate::counts::count;
 use crate::inbox;
 use crate::journal::event::Event;
@@ -425,7 +425,7 @@ fn message(publish: Publish, publisher: u64) -> Message {
         qos: publish.qos,
         retain: publish.retain,
         publisher,
-        expires_ms: expiry_s.map(|seconds| age_ms().saturating_add(u64::from(seconds) * 1_000)),
+        expires_ms: expiry_s.map(|seconds| steady_ms().saturating_add(u64::from(seconds) * 1_000)),
         properties: passed_on(publish.properties),
     }
 }

@@ -9,8 +9,8 @@ use super::end::End;
 use super::gate::Gate;
 use super::state::{Peer, Session};
 use super::wire::OUT_BYTES_MAX;
+use crate::age_clock::steady_ms;
 use crate::bridge_state;
-use crate::clock::age_ms;
 use crate::counts::{add, count};
 use crate::journal::event::Event;
 use crate::sanitized::Sanitized;
@@ -37,7 +37,7 @@ where
             let budget = Budget {
                 window: self.peer.window,
                 bytes: OUT_BYTES_MAX - self.writer.out.len(),
-                now_ms: age_ms,
+                now_ms: steady_ms,
             };
             let taken = self.connection.session_queue.take(self.connection.client.connection, budget);
             if taken.outgoing.is_empty() && taken.expired == 0 {
@@ -148,7 +148,7 @@ fn write_copy(out: &mut BytesMut, copy: &Copy, peer: Peer) -> bool {
         dup: copy.is_again && copy.qos > 0,
         retain: copy.retain,
         properties: message.properties.as_deref(),
-        message_expiry: message.expires_ms.and_then(|_| message.expiry_left(age_ms())),
+        message_expiry: message.expires_ms.and_then(|_| message.expiry_left(steady_ms())),
         topic_alias: None,
         subscription_ids: copy.ids.as_deref().unwrap_or_default(),
     };

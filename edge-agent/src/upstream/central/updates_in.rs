@@ -8,8 +8,9 @@ use bytes::Bytes;
 use edge_core::dialect::link::LinkDown;
 use edge_core::error_chain::chain;
 use edge_core::link::budget::Cause;
-use schemas::cloud_message::CloudMessage;
-use schemas::link::{CentralTime, Children, CommandDown, Desired, Purges, Stored};
+use schemas::link::{
+    CentralTime, Children, CommandDown, Desired, MessageDown, Purges, Stored, TakenCommands,
+};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use schemas::provisioning::EnrolmentAnswer;
 use schemas::redaction::{REDACTED, find_redacted_in};
@@ -62,8 +63,12 @@ impl Uplink {
                 let is_here = || self.authorizer.is_here(&target);
                 self.commands.take(command_id, target.clone(), command, is_here).await?;
             }
+            LinkDown::TakenCommands => {
+                let Some(taken) = from_json::<TakenCommands>(topic, payload) else { return Ok(()) };
+                self.commands.report_lost(taken).await?;
+            }
             LinkDown::Message { device, sequence } => {
-                let Some(message) = from_json::<CloudMessage>(topic, payload) else { return Ok(()) };
+                let Some(message) = from_json::<MessageDown>(topic, payload) else { return Ok(()) };
                 let is_here = || self.authorizer.is_here(&Identity::device(device.clone()));
                 self.cloud_messages.take(&device, sequence, message, is_here).await?;
                 self.dispatcher.wake(&device);
@@ -151,7 +156,7 @@ pub(super) fn cause(topic: &str) -> Cause {
                 Cause::Twins
             }
         }
-        Some(LinkDown::Command { .. }) => Cause::Commands,
+        Some(LinkDown::Command { .. } | LinkDown::TakenCommands) => Cause::Commands,
         Some(LinkDown::Message { .. } | LinkDown::Purges) => Cause::Messages,
         Some(LinkDown::Children | LinkDown::Enrolled { .. } | LinkDown::Stored | LinkDown::Time) | None => {
             Cause::Link

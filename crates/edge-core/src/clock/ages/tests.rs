@@ -126,3 +126,87 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_waits_is_over_by_this_clock_alone_and_held_when_the_machine_may_have_been_off_too_long() {
+    use LifetimeState::{Over, Unproven, Valid};
+    let clock = AgeClock::start(None, &boot("a", 0), BUILT_MS);
+    let hour = Lifetime::new(clock.at(0), HOUR);
+    let restarted = |saved: &AgeClock, at: u64, ahead: u64| {
+        AgeClock::start(Some(saved.saved(at)), &boot("a", at), BUILT_MS + at + ahead)
+    };
+    let rebooted = |saved: &AgeClock, at: u64, wall_ms: u64| {
+        AgeClock::start(Some(saved.saved(at)), &boot("b", 0), wall_ms)
+    };
+    // The program starts again with its clock 400 days ahead: nothing is in doubt.
+    let again = restarted(&clock, 60_000, 400 * 24 * HOUR);
+    assert_eq!(again.state(hour, 60_000), Valid);
+    assert_eq!(again.state(hour, HOUR - 1), Valid);
+    assert_eq!(again.state(hour, HOUR), Over);
+    // A night without power.
+    let morning = rebooted(&clock, 60_000, BUILT_MS + 9 * HOUR);
+    assert_eq!(morning.state(hour, 0), Unproven);
+    assert_eq!(morning.state(hour, HOUR - 60_000), Over);
+    assert_eq!(morning.state(Lifetime::new(hour.from_ms, 10 * HOUR), 0), Valid);
+    assert_eq!(morning.state(Lifetime::new(morning.at(0), HOUR), 0), Valid, "it came since");
+    // A minute without power, and a clock that is wrong until a time server is reached.
+    let mut wrong = rebooted(&clock, 60_000, BUILT_MS + 9_600 * HOUR);
+    assert_eq!(wrong.state(hour, 0), Unproven);
+    wrong.note(BUILT_MS + 150_000, 30_000);
+    assert_eq!(wrong.state(hour, 30_000), Valid);
+    // It came while the clock was in 2000.
+    let mut unset = AgeClock::start(None, &boot("a", 0), IN_2000);
+    let hour = Lifetime::new(unset.at(0), HOUR);
+    unset.note(BUILT_MS + 30_000, 30_000);
+    assert_eq!(unset.state(hour, 30_000), Valid);
+    assert_eq!(rebooted(&unset, 60_000, BUILT_MS + 120_000).state(hour, 0), Valid);
+    assert_eq!(rebooted(&unset, 60_000, BUILT_MS + 2 * HOUR).state(hour, 0), Unproven);
+}
+
+#[test]
+fn what_is_kept_for_days_is_deleted_by_a_clock_that_lasted_for_an_hour_and_no_other() {
+    let mut clock = AgeClock::start(None, &boot("a", 0), BUILT_MS);
+    assert_eq!(clock.settled_wall_ms(HOUR - 1), None);
+    assert_eq!(clock.settled_wall_ms(HOUR), Some(BUILT_MS + HOUR));
+    clock.note(BUILT_MS + 9_600 * HOUR, 2 * HOUR);
+    assert_eq!(clock.settled_wall_ms(2 * HOUR + 60_000), Some(BUILT_MS + 2 * HOUR + 60_000));
+    clock.note(IN_2000, 2 * HOUR + 60_000);
+    assert_eq!(clock.settled_wall_ms(2 * HOUR + 60_000), Some(IN_2000), "not later than it shows");
+    clock.note(BUILT_MS + 3 * HOUR, 3 * HOUR);
+    let saved = clock.saved(3 * HOUR);
+    let later = AgeClock::start(Some(saved), &boot("b", 0), BUILT_MS + 9_600 * HOUR);
+    assert_eq!(later.settled_wall_ms(60_000), Some(BUILT_MS + 3 * HOUR + 60_000));
+    assert_eq!(later.settled_wall_ms(HOUR), Some(BUILT_MS + 9_601 * HOUR));
+}
+
+/// Steps of a machine whose wall clock is right, and which is switched off in order.
+fn orderly_step() -> impl Strategy<Value = (u64, Option<Option<u64>>)> {
+    (1..20 * HOUR, proptest::option::of(proptest::option::of(0..200 * HOUR)))
+}
+
+proptest! {
+    /// With a right wall clock what waits is given out before its end and not after it, over restarts and time without power.
+    #[test]
+    fn by_a_right_clock_nothing_is_given_out_after_its_end_and_nothing_is_held_before_it(
+        length_ms in 1..2_000 * HOUR, steps in proptest::collection::vec(orderly_step(), 1..30),
+    ) {
+        let (mut now, mut boots, mut booted) = (BUILT_MS, 0u64, BUILT_MS - 9_000);
+        let mut clock = AgeClock::start(None, &boot("0", 9_000), now);
+        let lifetime = Lifetime::new(clock.at(9_000), length_ms);
+        for (run_ms, start) in steps {
+            now += run_ms;
+            clock.note(now, now - booted);
+            if let Some(off_ms) = start {
+                let saved = clock.saved(now - booted);
+                if let Some(off_ms) = off_ms {
+                    now += off_ms;
+                    (boots, booted) = (boots + 1, now);
+                }
+                clock = AgeClock::start(Some(saved), &boot(&boots.to_string(), now - booted), now);
+            }
+            let state = clock.state(lifetime, now - booted);
+            let is_over = now - BUILT_MS >= length_ms;
+            prop_assert_eq!(state != LifetimeState::Valid, is_over, "{:?}", state);
+        }
+    }
+}

@@ -22,6 +22,9 @@ pub struct HostNameError {
 }
 
 impl HostName {
+    /// RFC 1035, section 2.3.4, without the root's dot.
+    pub const BYTES_MAX: usize = 253;
+
     /// As certificates and connection strings have it: an IPv6 address without brackets.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -61,8 +64,6 @@ impl FromStr for HostName {
     type Err = HostNameError;
 
     fn from_str(text: &str) -> Result<Self, HostNameError> {
-        /// RFC 1035, section 2.3.4, without the root's dot.
-        const BYTES_MAX: usize = 253;
         const LABEL_BYTES_MAX: usize = 63;
         let wrong = |why| Err(HostNameError { found: text.to_owned(), why });
         let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
@@ -80,7 +81,7 @@ impl FromStr for HostName {
             _ if !text.chars().all(is_of_name) => {
                 return wrong("a name has letters, digits, `-`, `_` and `.`, and others as xn--");
             }
-            _ if text.len() > BYTES_MAX => return wrong("a name has at most 253 characters"),
+            _ if text.len() > Self::BYTES_MAX => return wrong("a name has at most 253 characters"),
             _ => {}
         }
         let mut labels = text.split('.');

@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 use super::about::About;
 use super::certificates::ModuleCertificates;
 use super::encryption::{self, Bound};
+use super::server_name::ServerName;
 
 /// A request's body: something to sign, or to encrypt.
 pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -237,10 +238,10 @@ async fn server_certificate(
 ) -> Result<Response, Failure> {
     served.check_generation(&module, &generation)?;
     let request: ServerRequest = read(&body)?;
-    if request.common_name.is_empty() || request.common_name.len() > 253 {
-        return Err(wrong("commonName: write a DNS name or an address"));
-    }
-    served.issued("server", served.certificates()?.server(&served.module, &request.common_name))
+    let gateway = served.about.certificates.as_ref().map(|certificates| &certificates.gateway);
+    let name = ServerName::parse(&request.common_name, &served.module, gateway)
+        .ok_or_else(|| wrong("commonName: write a DNS name or an address"))?;
+    served.issued("server", served.certificates()?.server(&served.module, &name))
 }
 
 async fn identity_certificate(

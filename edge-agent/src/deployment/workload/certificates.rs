@@ -10,6 +10,8 @@ use edge_tls::error::TlsError;
 use edge_tls::issue::{Authority, CertificateSpec, Issued, Purpose, issue};
 use schemas::names::{DeviceId, ModuleId};
 
+use super::server_name::ServerName;
+
 /// How long a module's certificates are valid: they request new ones at each start and before the expiry in the answer.
 const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3_600);
 
@@ -24,16 +26,17 @@ pub struct ModuleCertificates {
 }
 
 impl ModuleCertificates {
-    /// For a module's own server, good for `common_name` (a DNS name or an address) and for the module's name.
+    /// For a module's own server, good for `name` and for the module's name.
     ///
     /// # Errors
-    /// [`TlsError`] when the name cannot stand in a certificate.
-    pub(super) fn server(&self, module: &ModuleId, common_name: &str) -> Result<Issued, TlsError> {
-        let mut names = vec![common_name.to_owned(), module.to_string()];
+    /// [`TlsError`].
+    pub(super) fn server(&self, module: &ModuleId, name: &ServerName) -> Result<Issued, TlsError> {
+        let mut names: Vec<String> = name.alternative_name().map(str::to_owned).into_iter().collect();
+        names.push(module.to_string());
         names.dedup();
         let purpose = Purpose::Server;
         let spec = CertificateSpec {
-            common_name,
+            common_name: name.common_name(),
             names: &names,
             uris: &[],
             purpose,

@@ -12,6 +12,7 @@ mod api;
 pub mod certificates;
 mod encryption;
 mod removal;
+mod server_name;
 
 use edge_core::error_chain::chain;
 use std::collections::BTreeMap;

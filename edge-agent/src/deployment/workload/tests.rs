@@ -193,9 +193,12 @@ async fn a_module_gets_a_certificate_to_serve_with_and_one_that_says_who_it_is()
     workload.open(&sensor).unwrap();
     let socket = workload.dir_of(&sensor).join(SOCKET);
     let authority = workload.about.certificates.as_ref().map(|c| c.authority.clone());
-    let server = json!({"commonName": "10.0.0.7", "expiration": "2020-01-01T00:00:00Z"}).to_string();
+    let server = |name: &str| json!({"commonName": name, "expiration": "2020-01-01T00:00:00Z"}).to_string();
     for (path, body, names) in [
-        ("genid/7/certificate/server", server.as_str(), &["10.0.0.7", "sensor"][..]),
+        ("genid/7/certificate/server", server("10.0.0.7").as_str(), &["10.0.0.7", "sensor"][..]),
+        ("genid/7/certificate/server", server("*.plant.example").as_str(), &["*.plant.example", "sensor"]),
+        ("genid/7/certificate/server", server("sensor").as_str(), &["sensor"]),
+        ("genid/7/certificate/server", server("gw/sensor").as_str(), &["sensor"]),
         ("certificate/identity", "", &[]),
     ] {
         let path = format!("/modules/sensor/{path}?api-version=2018-06-28");
@@ -252,6 +255,13 @@ async fn what_is_wrong_or_not_served_is_reported_in_a_message() {
         ("POST", &format!("{own}/sign"), r#"{"algo": "HMACSHA256", "data": "-"}"#, 400, "base64"),
         ("POST", &format!("{own}/encrypt"), r#"{"plaintext": ""}"#, 400, "initializationVector"),
         ("POST", &format!("{own}/certificate/server"), r#"{"commonName": ""}"#, 400, "commonName"),
+        (
+            "POST",
+            &format!("{own}/certificate/server"),
+            r#"{"commonName": "edge\u0000.example"}"#,
+            400,
+            "commonName",
+        ),
         ("POST", &format!("{own}/certificate/server"), r#"{"commonName": "a"}"#, 500, "ca_key"),
         ("POST", "/modules/sensor/certificate/identity", "", 500, "ca_key"),
         ("DELETE", "/trust-bundle", "", 405, "/trust-bundle"),

@@ -90,3 +90,61 @@ async fn nothing_that_a_gateway_stores_can_be_read_by_other_users_and_check_says
     assert!(out.contains("for its owner alone"), "{out}");
     site.end(false).await.unwrap();
 }
+
+/// The files in which a gateway keeps records one behind the other, and what says how far they were used.
+fn record_files(data_dir: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let (mut left, mut found) = (vec![data_dir.to_owned()], Vec::new());
+    while let Some(path) = left.pop() {
+        if path.is_dir() {
+            left.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|ending| ending == "segment" || ending == "ledger")
+            || path.file_name().is_some_and(|name| name == "ledger")
+        {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Damage is an ERROR at the start that finds it, and not again at each start for ever.
+#[tokio::test]
+async fn damage_to_any_file_of_records_is_no_alarm_again_at_later_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = gateway(dir.path(), None).await;
+    site.start_agent().await.unwrap();
+    let login = site.add_here(&["press-1".into()]).await.unwrap().remove(0);
+    let mut device = site_tests::five::Device::connect(&login, site.gateway_mqtt).await.unwrap();
+    for n in 0..50 {
+        device.publish("devices/press-1/messages/events/", n.to_string()).await.unwrap();
+        device
+            .publish("$iothub/twin/PATCH/properties/reported/?$rid=1", format!(r#"{{"n":{n}}}"#))
+            .await
+            .unwrap();
+    }
+    drop(device);
+    site.kill_agent().await.unwrap();
+    let files = record_files(&site.agent_dir());
+    let mut kinds: Vec<_> = files.iter().map(|file| file.parent().unwrap()).collect();
+    kinds.dedup();
+    assert!(kinds.len() >= 4, "state, queues, quarantine and sessions: {kinds:?}");
+    let mut found = 0;
+    for file in &files {
+        let Ok(mut bytes) = std::fs::read(file) else { continue };
+        let Some(middle) = (!bytes.is_empty()).then_some(bytes.len() / 2) else { continue };
+        for byte in &mut bytes[middle..] {
+            *byte ^= 0xa5;
+        }
+        std::fs::write(file, &bytes).unwrap();
+        for start in 0..3 {
+            let logged = site.agent_log().len();
+            site.start_agent().await.unwrap();
+            site.stop_agent().await.unwrap();
+            let log = site.agent_log().split_off(logged);
+            let errors: Vec<_> = log.lines().filter(|line| line.contains(" ERROR ")).collect();
+            found += usize::from(start == 0 && !errors.is_empty());
+            assert!(start == 0 || errors.is_empty(), "{} at start {start}: {errors:?}", file.display());
+        }
+    }
+    assert!(found > 0, "no damage was found at all");
+}

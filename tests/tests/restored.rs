@@ -132,7 +132,31 @@ async fn what_a_restored_central_has_no_more_is_reported_as_lost_and_what_follow
     .await
     .unwrap_or_else(|error| panic!("{error}; {}", site.agent_log()));
     assert_eq!(lost, 30, "acknowledged = arrived + told");
+    let is_logged = |log: &str| log.matches("not in its store, which was restored").count();
+    assert_eq!(is_logged(&site.central_log()), 1, "{}", site.central_log());
+    for start in 0..3 {
+        let logged = site.central_log().len();
+        site.stop_central().await.unwrap();
+        site.start_central().await.unwrap();
+        site.gateway_connected(STEP).await.unwrap();
+        // What is repeated comes before it.
+        let number = 100 + start;
+        publish(&site, &login, number..number + 1).await;
+        eventually("what follows", STEP, || async {
+            Ok(arrived(&site).await.contains(&number).then_some(()))
+        })
+        .await
+        .unwrap();
+        assert_eq!(alarms(&site.central_log()[logged..]), NOTHING, "start {start}");
+    }
     site.end(false).await.unwrap();
+}
+
+const NOTHING: [&str; 0] = [];
+
+/// What somebody should look at.
+fn alarms(log: &str) -> Vec<&str> {
+    log.lines().filter(|line| line.contains(" ERROR ") || line.contains(" WARN ")).collect()
 }
 
 /// What central knows of: a path, and whether its answer says so.
@@ -244,6 +268,7 @@ async fn what_a_gateway_reported_once_is_reported_again_to_a_central_that_was_re
     // Once more, to a central that has it: nothing counts twice, and no command runs twice, after a restart of the gateway either.
     site.kill_central().await.unwrap();
     site.kill_agent().await.unwrap();
+    let (central_logged, agent_logged) = (site.central_log().len(), site.agent_log().len());
     site.start_central().await.unwrap();
     site.start_agent().await.unwrap();
     site.gateway_connected(STEP).await.unwrap();
@@ -252,5 +277,11 @@ async fn what_a_gateway_reported_once_is_reported_again_to_a_central_that_was_re
     rest.post("/api/devices/press-1/commands/next", &waits).await.unwrap();
     assert_eq!(next(&mut device).await, "next");
     central_knows_all(&site, "after a restart").await;
+    assert_eq!(
+        alarms(&site.central_log()[central_logged..]),
+        NOTHING,
+        "what was reported before is no alarm"
+    );
+    assert_eq!(alarms(&site.agent_log()[agent_logged..]), NOTHING, "what was reported before is no alarm");
     site.end(false).await.unwrap();
 }

@@ -4,7 +4,7 @@
 //! deadline", whichever is written first; an answer that comes later is logged and changes nothing. central waits a
 //! little longer than the gateway, which counts the same seconds from when it received the command.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ use crate::store::commands::{self, Command, Outcome};
 
 /// Commands that may wait for their answers at once.
 const RUNNING_MAX: usize = 1000;
+/// Gateways that are remembered for the log.
+const UNKNOWN_LOGGED_MAX: usize = 10_000;
 /// How much longer central waits than the gateway: the way there and back.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
@@ -38,12 +40,17 @@ pub struct Commands {
     clients: Clients,
     /// What ends the wait of each command that is called now, by dropping it.
     running: Mutex<HashMap<String, oneshot::Sender<()>>>,
+    /// Ends of commands that ended earlier are repetitions: gateways repeat what they reported to a store that was opened anew.
+    started_ms: u64,
+    /// The gateways of which a repetition was logged that no command in the history belongs to.
+    unknown_logged: Mutex<HashSet<DeviceId>>,
     stop: CancellationToken,
 }
 
 impl Commands {
     pub fn new(store: Store, clients: Clients, stop: CancellationToken) -> Self {
-        Self { store, clients, running: Mutex::default(), stop }
+        let (running, unknown_logged) = (Mutex::default(), Mutex::default());
+        Self { store, clients, running, started_ms: now_ms(), unknown_logged, stop }
     }
 
     /// Runs a command and returns it with its end. It runs to its end even when the caller goes away.
@@ -195,6 +202,7 @@ impl Commands {
         outcome: Outcome,
     ) -> futures_util::future::BoxFuture<'static, Result<(), ServiceError>> {
         let (this, now_ms, command_id) = (self.clone(), now_ms(), id.clone());
+        let its = self.clone();
         self.store.submit_then(
             1024,
             move |c| {
@@ -210,18 +218,38 @@ impl Commands {
                                 "gateway `{gateway}` does not carry command `{id}`"
                             )));
                         }
-                        None => {
-                            tracing::warn!(command = id, %gateway, "answer to a command that is not in the history")
-                        }
+                        None => its.log_unknown(&id, gateway),
                     }
                 }
-                if !commands::end(c, &id, &outcome, now_ms)? {
-                    tracing::warn!(command = id, "a second end of a command was left out");
+                if !commands::end(c, &id, &outcome, now_ms)?
+                    && let Some(ended) = commands::get(c, &id)?
+                {
+                    its.log_second_end(&ended);
                 }
                 Ok(())
             },
             move |()| this.forget_running(&command_id),
         )
+    }
+
+    fn log_second_end(&self, ended: &Command) {
+        let command = &ended.id;
+        if ended.ended_ms.is_some_and(|ended_ms| ended_ms < self.started_ms) {
+            tracing::debug!(command, "the end of a command was reported again");
+        } else {
+            tracing::warn!(command, "a second end of a command was left out");
+        }
+    }
+
+    /// Logs one line for a gateway: it repeats up to a thousand of them to each opening of the store.
+    fn log_unknown(&self, id: &str, gateway: DeviceId) {
+        let mut logged = self.unknown_logged.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if logged.contains(&gateway) || logged.len() >= UNKNOWN_LOGGED_MAX {
+            tracing::debug!(command = id, %gateway, "answer to a command that is not in the history");
+        } else {
+            tracing::info!(command = id, %gateway, "answers to commands that are not in the history are left out; this is the first one");
+            logged.insert(gateway);
+        }
     }
 
     fn wait_for(&self, id: &str) -> Result<oneshot::Receiver<()>, ServiceError> {

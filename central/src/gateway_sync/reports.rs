@@ -112,6 +112,7 @@ impl GatewayReports {
         let now_ms = now_ms();
         let (store, mut turn) = (self.store.clone(), self.turns.take(&gateway));
         let work = move |c: &Connection| {
+            leave_out_known(c, &gateway, &mut losses)?;
             check_senders(c, &gateway, &mut losses)?;
             if losses::insert(c, &gateway, &losses, now_ms)? {
                 for loss in losses.losses.iter().filter(|loss| loss.cause == losses::CENTRAL_RESTORED) {
@@ -199,6 +200,17 @@ fn known_clients(
         tracing::warn!(%gateway, clients = left_out, error = %chain(&error), "clients for whom the gateway does not speak were left out");
     }
     Ok(known)
+}
+
+/// Leaves out what is stored already: a gateway repeats it to each opening of the store, and it was logged when it came first.
+fn leave_out_known(c: &Connection, gateway: &DeviceId, losses: &mut Losses) -> rusqlite::Result<()> {
+    let (known, before) = (losses::last_number(c, gateway, &losses.queue)?, losses.losses.len());
+    losses.losses.retain(|loss| loss.number > known);
+    let repeated = before - losses.losses.len();
+    if repeated > 0 {
+        tracing::debug!(%gateway, queue = losses.name, repeated, "losses that are stored were reported again");
+    }
+    Ok(())
 }
 
 /// Leaves senders out of losses for whom the gateway does not speak: the messages are lost all the same, and nobody else has

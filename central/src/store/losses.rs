@@ -111,10 +111,7 @@ pub fn insert(
     report: &Losses,
     received_ms: u64,
 ) -> rusqlite::Result<bool> {
-    let highest: Option<i64> = c
-        .prepare_cached("SELECT number FROM loss_marks WHERE gateway = ?1 AND queue = ?2")?
-        .query_row([gateway.as_str(), &report.queue], |row| row.get(0))
-        .optional()?;
+    let highest = watermark(c, gateway, &report.queue)?;
     if highest.is_none() && !queues::may_add(c, NumberTable::Losses, gateway, &report.queue, 0)? {
         return Ok(false);
     }
@@ -138,6 +135,17 @@ pub fn insert(
     c.prepare_cached("DELETE FROM losses WHERE id <= (SELECT max(id) FROM losses) - ?1")?
         .execute([integer(KEPT_MAX)])?;
     Ok(true)
+}
+
+/// The number up to which the losses of a queue are stored.
+pub fn last_number(c: &Connection, gateway: &DeviceId, queue: &str) -> rusqlite::Result<u64> {
+    Ok(watermark(c, gateway, queue)?.map_or(0, unsigned))
+}
+
+fn watermark(c: &Connection, gateway: &DeviceId, queue: &str) -> rusqlite::Result<Option<i64>> {
+    c.prepare_cached("SELECT number FROM loss_marks WHERE gateway = ?1 AND queue = ?2")?
+        .query_row([gateway.as_str(), queue], |row| row.get(0))
+        .optional()
 }
 
 fn count(c: &Connection, table: &str, gateway: &DeviceId) -> rusqlite::Result<u32> {

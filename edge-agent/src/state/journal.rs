@@ -159,9 +159,13 @@ impl Journal {
                 ),
             }
         }
-        let lost = self.log.stats().lost.damaged;
+        let stats = self.log.stats();
+        let (lost, earlier) = (stats.damaged, stats.lost.damaged.saturating_sub(stats.damaged));
         if lost > 0 {
             tracing::error!(lost, "changes of the state in its journal were damaged");
+        }
+        if earlier > 0 {
+            tracing::info!(earlier, "changes of the state had been damaged at earlier starts");
         }
         Ok(())
     }

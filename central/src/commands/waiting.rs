@@ -263,8 +263,11 @@ impl WaitingCommands {
     }
 }
 
-/// The commands that wait here for devices and their modules, each device with the gateway that serves it.
-fn waiting_for_all(c: &Connection) -> Result<Vec<(DeviceId, Option<DeviceId>, Vec<u64>)>, StoreError> {
+/// A device, the gateway that serves it if there is one, and the rows of the commands that wait for it and its modules.
+type WaitingOfDevice = (DeviceId, Option<DeviceId>, Vec<u64>);
+
+/// The commands that wait here.
+fn waiting_for_all(c: &Connection) -> Result<Vec<WaitingOfDevice>, StoreError> {
     let mut waiting = Vec::new();
     for device in commands::devices_waited_for(c)? {
         if let Some(known) = devices::get(c, &device)? {

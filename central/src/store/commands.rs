@@ -420,7 +420,7 @@ mod tests {
         assert_eq!([until(rows[0]), until(rows[1])], [Some(100), Some(200)]);
         let next = next_waiting(&c, &target.device, |lifetime| lifetime.until_ms > 100).unwrap().unwrap();
         assert_eq!(next.id, "2");
-        assert_eq!(devices_waited_for(&c).unwrap(), [target.device]);
+        assert_eq!(devices_waited_for(&c).unwrap(), std::slice::from_ref(&target.device));
         let gateway: DeviceId = "other".parse().unwrap();
         assert!(taken_by(&c, &gateway).unwrap().is_empty());
         assert!(take(&c, "1", Some(&gateway), 50).unwrap());

@@ -24,6 +24,8 @@ const STEP: Duration = Duration::from_secs(60);
 /// The page's machines: the word after `sh` of a block, and the host name in its commands.
 const MACHINES: [(&str, &str); 2] = [("central", "central.example"), ("gateway", "gateway.example")];
 
+/// The gateway's data, on its machine and on this one.
+const DATA: &str = "/var/lib/edge-agent";
 /// Each machine with what is installed on it.
 const PROGRAMS: [(&str, &str); 2] = [("gateway", "edge-agent"), ("central", "central")];
 
@@ -47,7 +49,7 @@ stop() {
     fi
 }
 start() {
-    unit=$(ls "/etc/systemd/system/$name.service" "/usr/lib/systemd/system/$name.service" 2>/dev/null | head -n 1)
+    unit=/usr/lib/systemd/system/$name.service
     command=$(sed -n 's/^ExecStart=//p' "$unit")
     user=$(sed -n 's/^User=//p' "$unit")
     directory=$(sed -n 's/^StateDirectory=//p' "$unit")
@@ -132,13 +134,17 @@ async fn packages() -> Result<PathBuf> {
 async fn machine(packages: &Path, name: &str, host: &str) -> Result<()> {
     let container = format!("lineside-install-{name}");
     let copied = format!("{}:/root/copied:ro", packages.display());
+    let data = format!("{DATA}:{DATA}");
     let mut arguments = vec!["run", "--detach", "--name", &container, "--hostname", host];
     arguments.extend(["--network", NETWORK, "--network-alias", host, "--volume", &copied]);
     arguments.extend(["--workdir", "/root/copied"]);
     if name == "gateway" {
         arguments.extend(["--volume", "/var/run/docker.sock:/var/run/docker.sock"]);
+        // The engine is this machine's: what modules' containers mount of the gateway must have the same path there.
+        arguments.extend(["--volume", &data]);
     }
-    arguments.extend([IMAGE, "sleep", "infinity"]);
+    // A shell, which reaps services that have ended, as a machine's first process does.
+    arguments.extend([IMAGE, "bash", "-c", "sleep infinity & wait"]);
     docker(&arguments).await?;
     let script = "mkdir -p /run/systemd/system && cat > /usr/local/bin/systemctl && chmod 755 /usr/local/bin/systemctl";
     let mut exec = Command::new("docker");
@@ -223,6 +229,8 @@ async fn upgrade_and_remove(before: &BTreeMap<&str, BTreeSet<String>>) -> Result
                 .any(|dir| file.starts_with(dir.as_str()))
                 || file.starts_with("/var/lib/dpkg/")
                 || file.starts_with("/var/log/")
+                // What useradd keeps of the files that it changes.
+                || ["/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"].contains(&file)
         };
         let left = files(machine).await?;
         let left: Vec<&String> = left.difference(&before[machine]).filter(|file| !is_data(file)).collect();
@@ -233,11 +241,9 @@ async fn upgrade_and_remove(before: &BTreeMap<&str, BTreeSet<String>>) -> Result
     // What was kept is taken up again.
     on("gateway", "dpkg --install edge-agent_*.deb && edge-agent status").await?;
     for (machine, program) in PROGRAMS {
-        on(
-            machine,
-            &format!("dpkg --purge {program} && test ! -e /var/lib/{program} && test ! -e /etc/{program}"),
-        )
-        .await?;
+        // The gateway's is a mount point here, which stays.
+        let is_empty = format!("test -z \"$(ls -A /var/lib/{program} 2>/dev/null)\"");
+        on(machine, &format!("dpkg --purge {program} && test ! -e /etc/{program} && {is_empty}")).await?;
     }
     Ok(())
 }
@@ -246,6 +252,8 @@ async fn upgrade_and_remove(before: &BTreeMap<&str, BTreeSet<String>>) -> Result
 async fn the_commands_of_the_install_page_lead_to_a_devices_value_on_two_clean_machines() {
     let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/install.md")).unwrap();
     docker::remove_network(NETWORK).await.unwrap();
+    let data = Path::new(DATA);
+    assert!(!data.exists(), "{DATA} is there; the test needs it, remove it if it is no gateway's");
     let walked = async {
         docker(&["network", "create", NETWORK]).await?;
         image().await?;
@@ -268,6 +276,7 @@ async fn the_commands_of_the_install_page_lead_to_a_devices_value_on_two_clean_m
     // The network of modules, which the gateway made on this machine's engine.
     docker::remove_network("azure-iot-edge").await.unwrap();
     docker(&["rmi", "--force", IMAGE]).await.unwrap();
+    std::fs::remove_dir_all(data).unwrap();
     let ran = walked.map_err(|error| format!("{error:#}\n{logs}")).unwrap();
     for part in ["gateway add", "init --join", "mosquitto_pub", "curl"] {
         assert!(ran.iter().any(|command| command.contains(part)), "the page has no `{part}`");

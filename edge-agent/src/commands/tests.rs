@@ -126,7 +126,8 @@ async fn what_central_says_was_taken_and_is_not_known_here_is_reported_as_lost_a
     for id in ["answered", "acknowledged"] {
         journal.answer(id, failed()).later();
     }
-    journal.note_acknowledged("acknowledged", 0);
+    // Now, or it would be forgotten at the start.
+    journal.note_acknowledged("acknowledged", crate::clock::steady_ms());
     assert_eq!(journal.begin(&target, |_| true).unwrap().0, "running");
     drop(journal);
     state.close().await;

@@ -28,6 +28,7 @@ use edge_hub::terminal::{Output, Tone};
 use schemas::control::{Applied, CallRequest, DeploymentHistory};
 use schemas::gateway_status::{GatewayStatus, RefusalList};
 use schemas::method::{MethodRequest, MethodResponse};
+use schemas::names::ModuleId;
 use serde_json::{Value, json};
 
 use access::{Device, User};
@@ -232,13 +233,12 @@ impl Cli {
                     DataLock::acquire(&config.data_dir, "lock", "edge-agent").map_err(anyhow::Error::from)?;
                 let keys = ModuleKeys::load(&config.data_dir).map_err(anyhow::Error::from)?;
                 let removed = remove_all(&config, &keys).await.map_err(anyhow::Error::from)?;
-                let lines = || match removed.as_slice() {
-                    [] => "no module had a container".to_owned(),
-                    removed => removed
-                        .iter()
-                        .map(|module| format!("removed {module}"))
-                        .collect::<Vec<_>>()
-                        .join("\n"),
+                let line = |module: &ModuleId| format!("removed {module}");
+                let lines = || {
+                    if removed.is_empty() {
+                        return "no module had a container".to_owned();
+                    }
+                    removed.iter().map(line).collect::<Vec<_>>().join("\n")
                 };
                 options.print(&json!({"removed": removed}), lines)?;
             }

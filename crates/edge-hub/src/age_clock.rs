@@ -1,7 +1,7 @@
 //! The clock of ages of this process: what waits is stamped by it, and ends by it. See [`edge_core::clock::ages`].
 //!
 //! A program reads what it saved of the clock before anything is stamped ([`resume`]), and saves it again while it runs
-//! ([`changes`], [`saved`]). One that does neither has a clock that begins with the wall clock.
+//! ([`Saving`], [`saved`]). One that does neither has a clock that begins with the wall clock.
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

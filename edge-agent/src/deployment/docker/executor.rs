@@ -51,8 +51,26 @@ fn said(action: &Action) -> impl FnOnce(Error) -> DockerError {
     move |source| DockerError::Said { doing, source }
 }
 
+/// Stops a container, which has its own time to end: the engine's default is 10 s. One that somebody removed is stopped.
+pub(super) async fn stop_container(docker: &Docker, container: &str) -> Result<(), Error> {
+    unless_gone(docker.stop_container(container, None::<StopContainerOptions>).await)
+}
+
+/// Removes a container at once. One that somebody removed is removed.
+pub(super) async fn remove_container(docker: &Docker, container: &str) -> Result<(), Error> {
+    let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
+    unless_gone(docker.remove_container(container, Some(options)).await)
+}
+
+fn unless_gone(done: Result<(), Error>) -> Result<(), Error> {
+    match done {
+        Err(error) if is_code(&error, 404) => Ok(()),
+        done => done,
+    }
+}
+
 /// Whether an error only says that there is nothing left to do.
-fn is_code(error: &Error, code: u16) -> bool {
+pub(super) fn is_code(error: &Error, code: u16) -> bool {
     matches!(error, Error::DockerResponseServerError { status_code, .. } if *status_code == code)
 }
 
@@ -91,21 +109,12 @@ impl Executor {
         self.docker.start_container(container, None::<StartContainerOptions>).await.map_err(said(action))
     }
 
-    /// The container's own time to end applies: the engine's default is 10 s.
     async fn stop(&self, action: &Action, container: &str) -> Result<(), DockerError> {
-        match self.docker.stop_container(container, None::<StopContainerOptions>).await {
-            // 404: somebody removed it, which is what the plan wants.
-            Err(error) if !is_code(&error, 404) => Err(said(action)(error)),
-            _ => Ok(()),
-        }
+        stop_container(&self.docker, container).await.map_err(said(action))
     }
 
     async fn remove(&self, action: &Action, container: &str) -> Result<(), DockerError> {
-        let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
-        match self.docker.remove_container(container, Some(options)).await {
-            Err(error) if !is_code(&error, 404) => Err(said(action)(error)),
-            _ => Ok(()),
-        }
+        remove_container(&self.docker, container).await.map_err(said(action))
     }
 
     async fn rename(&self, action: &Action, container: &str, module: &ModuleId) -> Result<(), DockerError> {

@@ -1,11 +1,13 @@
 //! The end of a gateway: its modules' containers go while no daemon runs.
 
+use std::collections::BTreeSet;
+
 use bollard::Docker;
-use bollard::errors::Error;
-use bollard::query_parameters::{InspectNetworkOptions, RemoveContainerOptions, StopContainerOptions};
+use bollard::query_parameters::InspectNetworkOptions;
 use futures_util::future::try_join_all;
 use schemas::names::ModuleId;
 
+use super::executor::{is_code, remove_container, stop_container};
 use super::observe::observe;
 use super::{DockerError, Engine, LABEL_OWNERSHIP, ModuleContext};
 use crate::access::module_keys::ModuleKeys;
@@ -16,33 +18,20 @@ use crate::config::Config;
 ///
 /// # Errors
 /// [`DockerError`] when the engine does not answer or refuses; what was removed until then is gone.
-pub async fn remove_all(config: &Config, keys: &ModuleKeys) -> Result<Vec<ModuleId>, DockerError> {
+pub async fn remove_all(config: &Config, keys: &ModuleKeys) -> Result<BTreeSet<ModuleId>, DockerError> {
     let docker = Engine::new(config.docker.socket.clone()).client().await?;
     let context = ModuleContext::new(config, keys);
     let observed = observe(&docker, &context).await?;
     let containers = observed.modules.iter().chain(&observed.replacements);
     try_join_all(containers.map(|(module, seen)| remove(&docker, module, &seen.container_id))).await?;
     remove_network(&docker, &context).await?;
-    let mut modules: Vec<ModuleId> =
-        observed.modules.into_keys().chain(observed.replacements.into_keys()).collect();
-    modules.sort_unstable();
-    modules.dedup();
-    Ok(modules)
+    Ok(observed.modules.into_keys().chain(observed.replacements.into_keys()).collect())
 }
 
 async fn remove(docker: &Docker, module: &ModuleId, container: &str) -> Result<(), DockerError> {
     let failed = |source| DockerError::Said { doing: format!("remove the container of `{module}`"), source };
-    // Removed by somebody meanwhile, which is what is to be done.
-    let is_gone = |error: &Error| matches!(error, Error::DockerResponseServerError { status_code: 404, .. });
-    match docker.stop_container(container, None::<StopContainerOptions>).await {
-        Err(error) if !is_gone(&error) => return Err(failed(error)),
-        _ => {}
-    }
-    let options = RemoveContainerOptions { force: true, ..RemoveContainerOptions::default() };
-    match docker.remove_container(container, Some(options)).await {
-        Err(error) if !is_gone(&error) => Err(failed(error)),
-        _ => Ok(()),
-    }
+    stop_container(docker, container).await.map_err(failed)?;
+    remove_container(docker, container).await.map_err(failed)
 }
 
 /// A network without the daemon's mark is the operator's own.
@@ -51,7 +40,7 @@ async fn remove_network(docker: &Docker, context: &ModuleContext) -> Result<(), 
     let failed = |source| DockerError::Said { doing: format!("remove the network `{name}`"), source };
     let network = match docker.inspect_network(name, None::<InspectNetworkOptions>).await {
         Ok(network) => network,
-        Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(()),
+        Err(error) if is_code(&error, 404) => return Ok(()),
         Err(error) => return Err(failed(error)),
     };
     let is_own = network.labels.is_some_and(|labels| labels.get(LABEL_OWNERSHIP) == Some(&context.ownership));

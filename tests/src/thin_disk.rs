@@ -48,7 +48,10 @@ impl ThinDisk {
         let whole = disk.storage().join("whole");
         call("cp", &["--sparse=never", image, text(&whole)?]).await?;
         fs::rename(&whole, image)?;
-        call("mount", &["-t", "ext4", "-o", "loop", image, text(&disk.path())?]).await?;
+        // By default ext4 gives new blocks to a file as "unwritten" and says after the write that they are: at failing writes that cuts a
+        // file into pieces until its list of pieces needs a block of its own, which cannot be written either, and ext4 turns read-only.
+        let options = "loop,dioread_lock";
+        call("mount", &["-t", "ext4", "-o", options, image, text(&disk.path())?]).await?;
         call("fstrim", &[text(&disk.path())?]).await?;
         disk.write_in_pages().await?;
         Ok(disk)

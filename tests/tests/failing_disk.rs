@@ -20,8 +20,7 @@ const INTERVAL: Duration = Duration::from_millis(4);
 const BYTES: usize = 2000;
 /// How long the disk fails.
 const FAILS: Duration = Duration::from_secs(8);
-/// Disks on which the file system may turn read-only, in which case the disk does not work again and the round says nothing: about one
-/// in ten.
+/// Disks on which the file system may turn read-only, in which case the disk does not work again and the round says nothing.
 const READ_ONLY_MAX: usize = 4;
 
 /// A disk that can fail; `None` where the test is skipped: on a machine without loop devices, where the long form fails instead.
@@ -46,52 +45,61 @@ async fn fail_for_a_while(site: &mut Site, disk: &ThinDisk) -> Vec<i32> {
     codes
 }
 
+/// Devices publish while the disk fails and works again, and central's machine loses power: everything acknowledged has arrived once.
+/// Returns what was acknowledged and what central ended with.
+async fn round(disk: &ThinDisk) -> anyhow::Result<(usize, Vec<i32>)> {
+    let dir = tempfile::tempdir()?;
+    std::os::unix::fs::symlink(disk.path(), dir.path().join("central"))?;
+    let mut site = Site::new(dir.path(), "thin-gateway", false)?;
+    site.start_central().await?;
+    site.init_gateway().await?;
+    site.start_agent().await?;
+    site.gateway_connected(STEP).await?;
+    let mut leaves = Vec::new();
+    for index in 0..DEVICES {
+        let mut options = site.add_leaf(&format!("thin-{index}"), INTERVAL).await?;
+        options.padding = BYTES;
+        leaves.push(Leaf::start(options));
+    }
+    for leaf in &mut leaves {
+        leaf.acknowledged_more(100, STEP).await?;
+    }
+    let codes = fail_for_a_while(&mut site, disk).await;
+    for leaf in &mut leaves {
+        leaf.acknowledged_more(1, STEP).await?;
+    }
+    // Its machine loses power: what the disk has is all that comes back. It may have ended by itself just now.
+    let _ended = site.kill_central().await;
+    forget_cached_pages()?;
+    site.start_central().await?;
+    let rest = site.rest()?.clone();
+    let mut acknowledged = 0;
+    for (index, leaf) in leaves.into_iter().enumerate() {
+        let seen = leaf.stop().await?;
+        acknowledged += exactly_once(&rest, &format!("thin-{index}"), || seen.clone()).await?;
+    }
+    site.end(false).await?;
+    Ok((acknowledged, codes))
+}
+
 #[tokio::test]
 async fn a_disk_of_central_that_fails_for_seconds_loses_nothing_acknowledged() {
     let is_long = std::env::var_os("LINESIDE_FAULTS").is_some();
     let (rounds, mut read_only) = (if is_long { 10 } else { 1 }, 0);
-    let mut round = 0;
-    while round < rounds {
+    let mut number = 0;
+    while number < rounds {
         let Some(disk) = skipped_or(ThinDisk::new(200).await) else { return };
-        let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(disk.path(), dir.path().join("central")).unwrap();
-        let mut site = Site::new(dir.path(), "thin-gateway", false).unwrap();
-        site.start_central().await.unwrap();
-        site.init_gateway().await.unwrap();
-        site.start_agent().await.unwrap();
-        site.gateway_connected(STEP).await.unwrap();
-        let mut leaves = Vec::new();
-        for index in 0..DEVICES {
-            let mut options = site.add_leaf(&format!("thin-{index}"), INTERVAL).await.unwrap();
-            options.padding = BYTES;
-            leaves.push(Leaf::start(options));
-        }
-        for leaf in &mut leaves {
-            leaf.acknowledged_more(100, STEP).await.unwrap();
-        }
-        let codes = fail_for_a_while(&mut site, &disk).await;
+        let result = round(&disk).await;
+        // It may turn read-only at any time until the end, also once its storage works again.
         if disk.is_read_only().unwrap() {
             read_only += 1;
             assert!(read_only <= READ_ONLY_MAX, "the file system turned read-only on {read_only} disks");
             continue;
         }
-        round += 1;
-        for leaf in &mut leaves {
-            leaf.acknowledged_more(1, STEP).await.unwrap();
-        }
-        // Its machine loses power: what the disk has is all that comes back. It may have ended by itself just now.
-        let _ended = site.kill_central().await;
-        forget_cached_pages().unwrap();
-        site.start_central().await.unwrap();
-        let rest = site.rest().unwrap().clone();
-        let mut acknowledged = 0;
-        for (index, leaf) in leaves.into_iter().enumerate() {
-            let seen = leaf.stop().await.unwrap();
-            acknowledged += exactly_once(&rest, &format!("thin-{index}"), || seen.clone()).await.unwrap();
-        }
+        number += 1;
+        let (acknowledged, codes) = result.unwrap();
         println!(
-            "round {round}: {acknowledged} acknowledged, all arrived once; central ended with {codes:?}"
+            "round {number}: {acknowledged} acknowledged, all arrived once; central ended with {codes:?}"
         );
-        site.end(false).await.unwrap();
     }
 }

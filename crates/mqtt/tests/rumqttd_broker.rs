@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::time::Duration;
 
-use mqtt::client::{self, ClientOptions, ConnectError, Incoming, Receiver, Sender, Transport};
+use mqtt::client::{self, ClientOptions, ConnectError, Incoming, ReceiveError, Receiver, Sender, Transport};
 use mqtt::codec::packet::Version;
 use rumqttd::{Broker, Config, ConnectionSettings, RouterConfig, ServerSettings};
 use tokio::time::timeout;
@@ -48,9 +48,9 @@ fn broker() -> (SocketAddr, SocketAddr) {
     (v4, v5)
 }
 
-/// Connects as soon as the broker listens. rumqttd at times closes a connection that comes just after another one ended, and panics when
-/// the same client id comes again; so each try has one of its own.
-async fn connect(address: SocketAddr, version: Version) -> (Sender, Receiver) {
+/// Connects as soon as the broker listens, and subscribes to `line/#`. rumqttd at times closes a connection that comes just after
+/// another one ended, before or after its CONNACK, and panics when the same client id comes again; so each try has one of its own.
+async fn subscribed(address: SocketAddr, version: Version) -> (Sender, Receiver) {
     let mut options = ClientOptions {
         host: address.ip().to_string(),
         port: address.port(),
@@ -63,26 +63,37 @@ async fn connect(address: SocketAddr, version: Version) -> (Sender, Receiver) {
         keep_alive: Duration::from_secs(60),
         connect_timeout: STEP,
     };
-    let connected = async {
+    let tries = async {
         for number in 1.. {
             options.client_id = format!("client-{version:?}-{number}");
-            match client::connect(&options).await {
-                Err(ConnectError::Io(_)) => tokio::time::sleep(Duration::from_millis(20)).await,
-                connected => return connected.unwrap(),
+            let (mut sender, mut receiver) = match client::connect(&options).await {
+                Err(ConnectError::Io(_)) => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    continue;
+                }
+                connected => connected.unwrap(),
+            };
+            let subscription = sender.subscribe("line/#");
+            if sender.flush().await.is_err() {
+                continue;
+            }
+            match receiver.next().await {
+                Err(ReceiveError::Closed | ReceiveError::Io(_)) => {}
+                answer => {
+                    assert_eq!(answer.unwrap(), Incoming::Subscribed(subscription));
+                    sender.acknowledged(subscription);
+                    return (sender, receiver);
+                }
             }
         }
         unreachable!("the numbers do not end")
     };
-    timeout(STEP, connected).await.unwrap()
+    timeout(STEP, tries).await.unwrap()
 }
 
 /// Publishes to its own subscription and gives what came back, with the packet ids that were acknowledged.
 async fn exchange(address: SocketAddr, version: Version) -> (Vec<String>, Vec<u16>, Vec<u16>) {
-    let (mut sender, mut receiver) = connect(address, version).await;
-    let subscription = sender.subscribe("line/#");
-    sender.flush().await.unwrap();
-    assert_eq!(timeout(STEP, receiver.next()).await.unwrap().unwrap(), Incoming::Subscribed(subscription));
-    sender.acknowledged(subscription);
+    let (mut sender, mut receiver) = subscribed(address, version).await;
     let sent: Vec<u16> = (0..20).map(|n| sender.publish("line/1", format!("{n}").as_bytes())).collect();
     sender.ping();
     sender.flush().await.unwrap();

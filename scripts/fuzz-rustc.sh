@@ -17,7 +17,7 @@ for argument in "$@"; do
 done
 # Without a target it is for a build script or a macro, which run where nothing counts.
 case "${target:+$name}" in
-schemas | edge_core | mqtt | fuzz | fuzz_driver | serde_json | percent_encoding | base64 | bytes)
+schemas | edge_core | amqp | mqtt | fuzz | fuzz_driver | serde_json | percent_encoding | base64 | bytes)
     # All of it is stable: LLVM's pass, and its options. No sanitizer, because nothing here is unsafe.
     exec "$rustc" "$@" -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
         -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \

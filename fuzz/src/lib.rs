@@ -3,6 +3,7 @@
 //! One function for each parser. `corpus/{name}` has bytes that are worth trying; every test run tries them all, and
 //! `driver` (built with coverage) goes on from there: `make fuzz`.
 
+mod amqp_frames;
 mod dialect;
 mod documents;
 mod models;
@@ -12,8 +13,9 @@ mod packets;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("packets", packets::packets),
+    ("amqp", amqp_frames::amqp),
     ("topics", dialect::topics),
     ("filters", dialect::filters),
     ("bags", dialect::bags),

@@ -104,6 +104,11 @@ fn packets_keep_their_promises() {
 }
 
 #[test]
+fn amqp_frames_keep_their_promises() {
+    run("amqp");
+}
+
+#[test]
 fn topics_keep_their_promises() {
     run("topics");
 }

@@ -5,8 +5,9 @@
 use std::path::{Path, PathBuf};
 
 /// The folders of every crate that is part of a program or of a module.
-pub(crate) const CRATES: [&str; 13] = [
+pub(crate) const CRATES: [&str; 14] = [
     "schemas",
+    "crates/amqp",
     "crates/mqtt",
     "crates/tls",
     "crates/unix-http",

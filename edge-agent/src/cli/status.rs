@@ -112,7 +112,9 @@ fn deployment_line(deployment: &DeploymentState) -> String {
         (Some(version), None) if deployment.settled && deployment.state == "probation" => {
             format!("version {version}: its modules run and are watched (probation)")
         }
-        (Some(version), None) if deployment.settled => format!("version {version}: everything as wanted"),
+        (Some(version), None) if deployment.settled && deployment.description.is_empty() => {
+            format!("version {version}: everything as wanted")
+        }
         (Some(version), None) => format!("version {version}: {}", deployment.description),
     };
     format!("deployment  {in_force}")

@@ -18,8 +18,7 @@ mod pulls;
 mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use edge_core::backoff::Backoff;
@@ -37,7 +36,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use self::listener::{FIRST_WAIT, LONGEST_WAIT, Listener};
+use self::listener::{FIRST_WAIT, Followed, LONGEST_WAIT, Listener};
 use self::pulls::{Fetch, Pulls};
 use self::steps::{Busy, Ended, Failure, Steps};
 use crate::access::module_keys::ModuleKeys;
@@ -46,7 +45,7 @@ use crate::config::Config;
 use crate::deployment::artifacts::Artifacts;
 use crate::deployment::docker::executor::Executor;
 use crate::deployment::docker::observe::observe;
-use crate::deployment::docker::{DockerError, Engine, ModuleContext};
+use crate::deployment::docker::{DockerError, Engine, Finality, ModuleContext, answered_within};
 use crate::deployment::restart_counts::RestartCounts;
 use crate::deployment::restart_requests::{RestartError, RestartRequest};
 use crate::deployment::status::{Deployment, Outcome, ReconcilerStatus};
@@ -85,6 +84,8 @@ struct Memory {
     problems: BTreeMap<ModuleId, String>,
     /// Those of them that another try does not end.
     refused: BTreeSet<ModuleId>,
+    /// Those of them that are refused when the next try fails in this way too.
+    doubted: BTreeSet<ModuleId>,
     pulls: Pulls,
     steps: Steps,
     /// What the last look found to be done and has not begun yet.
@@ -95,8 +96,7 @@ struct Memory {
     requests: Vec<RestartRequest>,
     /// Who waits for the restart that is being done of a module.
     askers: BTreeMap<ModuleId, Vec<oneshot::Sender<Result<(), RestartError>>>>,
-    /// See [`ReconcilerStatus::engine_since_ms`].
-    engine_since_ms: Arc<AtomicU64>,
+    followed: Arc<Mutex<Followed>>,
     observed_at_ms: u64,
 }
 
@@ -121,7 +121,7 @@ impl Reconciler {
     /// Runs until `stop`. Containers run on.
     pub async fn run(mut self, stop: CancellationToken) {
         let (happened, busy) = (Arc::new(Notify::new()), Busy::default());
-        let engine_since_ms = Arc::new(AtomicU64::new(0));
+        let followed = Arc::new(Mutex::new(Followed::default()));
         // Ends the listener also when this task panics.
         let events_stop = stop.child_token();
         let _end_events = events_stop.clone().drop_guard();
@@ -133,12 +133,12 @@ impl Reconciler {
                 gateway,
                 happened: happened.clone(),
                 busy: busy.clone(),
-                engine_since_ms: engine_since_ms.clone(),
+                followed: followed.clone(),
             }
             .run(events_stop),
         );
         tokio::select! {
-            () = self.reconcile(&happened, busy, engine_since_ms, &stop) => {}
+            () = self.reconcile(&happened, busy, followed, &stop) => {}
             () = stop.cancelled() => {}
         }
         // A step is never cut in two by its own end: the engine finishes a request.
@@ -149,7 +149,7 @@ impl Reconciler {
         &mut self,
         happened: &Notify,
         busy: Busy,
-        engine_since_ms: Arc<AtomicU64>,
+        followed: Arc<Mutex<Followed>>,
         stop: &CancellationToken,
     ) {
         let Ok(first) = self.deployments.wait_for(Option::is_some).await.map(|d| d.clone()) else { return };
@@ -160,6 +160,7 @@ impl Reconciler {
             restarts: Restarts::since_boot(booted_at_ms()).with_counts(counts),
             problems: BTreeMap::new(),
             refused: BTreeSet::new(),
+            doubted: BTreeSet::new(),
             pulls: Pulls::default(),
             steps: Steps::new(busy),
             due: None,
@@ -167,7 +168,7 @@ impl Reconciler {
             network: Arc::default(),
             requests: Vec::new(),
             askers: BTreeMap::new(),
-            engine_since_ms,
+            followed,
             observed_at_ms: 0,
         };
         let requests = self.requests.clone();
@@ -181,6 +182,7 @@ impl Reconciler {
                 memory.restarts.handle(now_ms(), Event::Deployed);
                 memory.problems.clear();
                 memory.refused.clear();
+                memory.doubted.clear();
                 memory.pulls.deployed(&latest);
                 memory.deployment = latest;
                 pass_at = Instant::now();
@@ -248,14 +250,12 @@ impl Reconciler {
         memory.observed_at_ms = now_ms();
         let deployment = memory.deployment.clone();
         let desired = &deployment.desired;
-        let observing = tokio::time::timeout(OBSERVE_TIMEOUT, async {
+        let (docker, observed) = answered_within(OBSERVE_TIMEOUT, async {
             let docker = self.engine.client().await?;
             let observed = observe(&docker, &self.context).await?;
-            Ok::<_, DockerError>((docker, observed))
-        });
-        let observing =
-            observing.await.map_err(|_| DockerError::Silent { seconds: OBSERVE_TIMEOUT.as_secs() });
-        let (docker, observed) = observing??;
+            Ok((docker, observed))
+        })
+        .await?;
         // A module may run already: it must be served before anything else is done.
         let mut unserved = BTreeMap::new();
         for module in observed.modules.keys().chain(desired.modules.keys()) {
@@ -267,7 +267,8 @@ impl Reconciler {
         memory.restarts.handle(now_ms(), Event::Observed(desired, &observed));
         let planned = plan(desired, &observed, &memory.restarts, now_ms());
         memory.forget_solved(&planned);
-        let Fetch { is_fetching, mut failed } = memory.pulls.fetch(&docker, &planned, &deployment).await?;
+        let fetch = memory.pulls.fetch(&docker, &planned, &deployment);
+        let Fetch { is_fetching, mut failed } = answered_within(OBSERVE_TIMEOUT, fetch).await?;
         // One that is to be removed needs no socket.
         failed.extend(unserved.into_iter().filter(|(module, _)| desired.modules.contains_key(module)));
         for (module, problem) in &failed {
@@ -309,7 +310,10 @@ impl Reconciler {
                 None => format!("module `{}`: {}", waiting.module, waiting.reason),
             })
             .collect();
-        let outcome = match (is_settled, troubles.is_empty(), is_fetching) {
+        let Followed { since_ms: engine_since_ms, problem: unfollowed } =
+            memory.followed.lock().expect("nothing panics while it holds it").clone();
+        let troubles: Vec<String> = unfollowed.into_iter().chain(troubles).collect();
+        let outcome = match (is_settled && troubles.is_empty(), troubles.is_empty(), is_fetching) {
             (true, _, _) => Outcome { code: code::SUCCESS, description: String::new() },
             (false, false, _) => Outcome { code: code::FAILED, description: troubles.join("\n") },
             (false, true, true) => {
@@ -337,7 +341,7 @@ impl Reconciler {
             problems: memory.problems.clone(),
             refused: memory.refused.clone(),
             is_busy: is_fetching || !memory.steps.running().is_empty() || !planned.is_empty(),
-            engine_since_ms: memory.engine_since_ms.load(Ordering::Relaxed),
+            engine_since_ms,
             observed_at_ms: memory.observed_at_ms,
             pulling: memory.pulls.in_progress(),
             unseen: None,
@@ -373,6 +377,10 @@ impl Memory {
                     batches.push(Batch { module, kind: BatchKind::Restart, actions: vec![stop, start] });
                     continue;
                 }
+                (Some(DesiredStatus::Running), None) if observed.unreadable.contains_key(module) => {
+                    let why = observed.unreadable[module].why.clone();
+                    RestartError::Failed { why }
+                }
                 (Some(DesiredStatus::Running), None) => RestartError::NoContainer { module: module.clone() },
                 (Some(_), _) => RestartError::NotToRun { module: module.clone() },
             };
@@ -380,6 +388,13 @@ impl Memory {
             let _ = request.answer.send(Err(refusal));
         }
         batches
+    }
+
+    /// Whether a module may turn out to be refused: the engine has failed it once, or does not say how its container is.
+    fn is_undecided(&self, planned: &Plan) -> bool {
+        planned.waiting.iter().any(|waiting| {
+            matches!(waiting.reason, Reason::Unreadable { .. }) || self.doubted.contains(&waiting.module)
+        })
     }
 
     /// Begins the steps that are due and wait for no other. Whether there were any.
@@ -390,6 +405,7 @@ impl Memory {
             failed: due.failed.clone(),
             is_fetching: due.is_fetching,
             is_refused: self.deployment.is_atomic && !self.refused.is_empty(),
+            is_undecided: self.deployment.is_atomic && self.is_undecided(&due.planned),
         };
         let batches = schedule::due(&due.planned, desired, self.steps.running(), &holds);
         let has_begun = !batches.is_empty();
@@ -443,10 +459,19 @@ impl Memory {
         tracing::error!(%module, problem, "step failed; it is tried again after a wait");
         self.restarts.handle(now_ms(), Event::Failed(module));
         self.problems.insert(module.clone(), problem);
-        if failure.is_final {
+        let was_doubted = self.doubted.remove(module);
+        let is_refused = match failure.finality {
+            Finality::Final => true,
+            Finality::FinalIfRepeated => was_doubted,
+            Finality::Passing => false,
+        };
+        if is_refused {
             self.refused.insert(module.clone());
         } else {
             self.refused.remove(module);
+        }
+        if failure.finality == Finality::FinalIfRepeated {
+            self.doubted.insert(module.clone());
         }
     }
 
@@ -458,6 +483,7 @@ impl Memory {
         });
         let problems = &self.problems;
         self.refused.retain(|module| problems.contains_key(module));
+        self.doubted.retain(|module| problems.contains_key(module));
     }
 }
 
@@ -474,11 +500,11 @@ fn booted_at_ms() -> u64 {
 /// # Errors
 /// [`DockerError`] when the engine does not answer.
 pub async fn plan_once(config: &Config, keys: &ModuleKeys, desired: &Desired) -> Result<Plan, DockerError> {
-    let observed = tokio::time::timeout(PLAN_WITHIN, async {
+    let observed = answered_within(PLAN_WITHIN, async {
         let docker = Engine::new(config.docker.socket.clone()).client().await?;
         observe(&docker, &ModuleContext::new(config, keys)).await
     });
-    let observed = observed.await.map_err(|_| DockerError::Silent { seconds: PLAN_WITHIN.as_secs() })??;
+    let observed = observed.await?;
     // A daemon that runs replaces containers of earlier modules of a name at once; what is there is of the present ones.
     let number = |module: &ModuleId| {
         observed.modules.get(module).map_or(0, |observed| generation_of(&observed.fingerprint))

@@ -82,7 +82,8 @@ impl Rollout {
     async fn step(&mut self, memory: &mut Memory) -> Duration {
         let status = self.reconciler.borrow_and_update().clone();
         // What ends while the engine is away ends with it.
-        if status.unseen.is_some() || status.engine_since_ms == 0 {
+        let is_unseen = status.unseen.is_some() || !status.observed.unreadable.is_empty();
+        if is_unseen || status.engine_since_ms == 0 {
             memory.seen_since_ms = 0;
             return LONGEST_WAIT;
         }

@@ -8,7 +8,8 @@ use serde_json::json;
 use test_needs::Need;
 
 use super::IMAGE;
-use super::gateway::{Gateway, SOCKET, docker, idle, until};
+use super::gateway::{Gateway, IDLE, SOCKET, docker, idle, until};
+use super::kills::{manifests, settled};
 
 /// What these tests need of the machine.
 const NEEDS: [Need; 4] =
@@ -17,6 +18,9 @@ const NEEDS: [Need; 4] =
 const ANSWER_WITHIN: Duration = Duration::from_millis(200);
 /// A busy machine may delay a process; what waits for the engine is late every time.
 const TRIES: usize = 10;
+
+/// What is done to the engine, and undone: ended in order, killed, held.
+const HAPPENINGS: [&str; 3] = ["-TERM", "-KILL", "-STOP"];
 
 struct PrivateEngine {
     dir: tempfile::TempDir,
@@ -68,10 +72,20 @@ impl PrivateEngine {
         assert!(sent.success());
     }
 
-    /// Ends the engine, which stops its containers first.
-    fn end(&mut self) {
-        self.signal("-TERM");
-        self.dockerd.take().expect("it runs").wait().expect("it is a child");
+    /// Lets one of [`HAPPENINGS`] happen. In order, the engine stops its containers first.
+    fn happen(&mut self, happening: &str) {
+        self.signal(happening);
+        if happening != "-STOP" {
+            self.dockerd.take().expect("it runs").wait().expect("it is a child");
+        }
+    }
+
+    fn come_back(&mut self, from: &str) {
+        if from == "-STOP" {
+            self.signal("-CONT");
+        } else {
+            self.start();
+        }
     }
 }
 
@@ -96,6 +110,14 @@ impl Drop for PrivateEngine {
 fn end_containerd(dir: &Path) {
     if let Ok(pid) = std::fs::read_to_string(dir.join("exec/containerd/containerd.pid")) {
         let _ended_with_dockerd = Command::new("kill").arg(pid.trim()).stderr(Stdio::null()).status();
+    }
+}
+
+/// Asserts that operators are answered, whatever the engine does.
+pub(crate) fn assert_answers_in_time(gateway: &Gateway, at: &str) {
+    for command in ["status", "list"] {
+        let took = fastest(gateway, command);
+        assert!(took < ANSWER_WITHIN, "{at}: {command} took {took:?}");
     }
 }
 
@@ -127,24 +149,15 @@ fn modules_run_again_whatever_happens_to_the_engine_and_operators_are_answered_m
         names.each_ref().map(|name| engine.docker(&["inspect", "-f", "{{.Id}} {{.State.Running}}", name]))
     };
     let before = ids(&engine);
-    for happening in ["-TERM", "-STOP"] {
-        if happening == "-STOP" {
-            engine.signal(happening);
-        } else {
-            engine.end();
+    for happening in HAPPENINGS {
+        engine.happen(happening);
+        if happening != "-STOP" {
             until("the daemon reports that the engine is away", || {
                 (states(&gateway) == [json!("unknown"), json!("unknown")]).then_some(())
             });
         }
-        for command in ["status", "list"] {
-            let took = fastest(&gateway, command);
-            assert!(took < ANSWER_WITHIN, "{happening}: {command} took {took:?}");
-        }
-        if happening == "-STOP" {
-            engine.signal("-CONT");
-        } else {
-            engine.start();
-        }
+        assert_answers_in_time(&gateway, happening);
+        engine.come_back(happening);
         until("both modules run, in the same containers", || {
             (ids(&engine) == before && states(&gateway) == [json!("running"), json!("running")]).then_some(())
         });
@@ -158,6 +171,45 @@ fn modules_run_again_whatever_happens_to_the_engine_and_operators_are_answered_m
     assert_eq!(listed, all);
     gateway.kill();
     engine.docker(&["rm", "-f", &names[0], &names[1]]).unwrap();
+}
+
+#[test]
+fn a_rollout_in_which_the_engine_is_ended_killed_or_held_ends_whole_and_status_says_why() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
+    let mut gateway = Gateway::new("lineside-test-engine-rollout", 1);
+    let mut engine = PrivateEngine::new();
+    gateway.behind(&engine.socket());
+    gateway.apply(&manifests()[0]).unwrap();
+    let foreign = gateway.name("foreign");
+    engine.docker(&["run", "-d", "--restart", "always", "--name", &foreign, IMAGE, IDLE]).unwrap();
+    let id = |name: &str| gateway.container(name).unwrap().split(' ').next().map(str::to_owned);
+    let untouched = ["same", "foreign"].map(id);
+    let mut now = 0;
+    for happening in HAPPENINGS {
+        let file = gateway.manifest(json!({}), &manifests()[1 - now]);
+        gateway.agent(&["apply", &file]).unwrap();
+        // In the middle: the first new container is there. On a busy machine it may be over by now.
+        until("a step", || {
+            let is_over = gateway.json(&["history"])[0]["state"] == "verified";
+            (is_over || gateway.containers().iter().any(|name| name.ends_with(".next"))).then_some(())
+        });
+        engine.happen(happening);
+        until(&format!("{happening}: the reason in the status"), || {
+            let said = gateway.json(&["status"])["deployment"]["description"].to_string();
+            said.contains("answer").then_some(())
+        });
+        assert_answers_in_time(&gateway, happening);
+        engine.come_back(happening);
+        now = settled(&gateway, happening);
+        assert_eq!(["same", "foreign"].map(id), untouched, "{happening}: it was touched");
+        until("the foreign container runs", || gateway.is_running("foreign").then_some(()));
+    }
+    gateway.kill();
+    let all = ["a", "b", "c", "same", "foreign"].map(|name| gateway.name(name));
+    let arguments: Vec<&str> = ["rm", "-f"].into_iter().chain(all.iter().map(String::as_str)).collect();
+    engine.docker(&arguments).unwrap();
 }
 
 #[test]
@@ -187,7 +239,7 @@ fn containers_that_somebody_stops_renames_or_removes_are_repaired_and_foreign_on
     docker(&["rm", "-f", "lineside-test-by-hand-copy"]).unwrap();
     docker(&["rmi", &image]).unwrap();
     let foreign = gateway.name("c");
-    docker(&["run", "-d", "--name", &foreign, IMAGE, super::gateway::IDLE]).unwrap();
+    docker(&["run", "-d", "--name", &foreign, IMAGE, IDLE]).unwrap();
     let before = gateway.container("c").unwrap();
     let (code, message) = gateway.apply(&[("a", idle(1)), ("b", idle(1)), ("c", idle(1))]).unwrap_err();
     assert!(code == 3 && message.contains("is not this gateway's"), "{code} {message}");

@@ -42,6 +42,8 @@ pub(crate) struct Gateway {
     id: String,
     dir: tempfile::TempDir,
     daemon: Option<Child>,
+    /// The engine that has its containers.
+    engine: String,
 }
 
 impl Gateway {
@@ -59,7 +61,7 @@ impl Gateway {
             upstream_ca: None,
         })
         .expect("a gateway is made");
-        let gateway = Self { id: id.to_owned(), dir, daemon: None };
+        let gateway = Self { id: id.to_owned(), dir, daemon: None, engine: SOCKET.to_owned() };
         let mut text: Table =
             std::fs::read_to_string(gateway.config()).expect("it was written").parse().expect("it is TOML");
         for (section, key, value) in [
@@ -100,6 +102,17 @@ impl Gateway {
             .spawn();
         self.daemon = Some(daemon.expect("edge-agent starts"));
         until("the daemon answers", || self.agent(&["status", "--json"]).ok());
+    }
+
+    /// Starts the daemon with another engine than the machine's.
+    pub(crate) fn behind(&mut self, engine: &str) {
+        self.engine = engine.to_owned();
+        self.start(engine);
+    }
+
+    /// Runs `docker` with the engine that has its containers.
+    fn docker(&self, arguments: &[&str]) -> Result<String, String> {
+        docker(&[&["-H", &format!("unix://{}", self.engine)], arguments].concat())
     }
 
     /// The daemon's process id.
@@ -187,17 +200,17 @@ impl Gateway {
 
     /// The container's id, when it was started last, and its environment.
     pub(crate) fn container(&self, module: &str) -> Result<String, String> {
-        docker(&["inspect", "-f", "{{.Id}} {{.State.StartedAt}} {{.Config.Env}}", &self.name(module)])
+        self.docker(&["inspect", "-f", "{{.Id}} {{.State.StartedAt}} {{.Config.Env}}", &self.name(module)])
     }
 
     pub(crate) fn is_running(&self, module: &str) -> bool {
-        docker(&["inspect", "-f", "{{.State.Running}}", &self.name(module)]).as_deref() == Ok("true")
+        self.docker(&["inspect", "-f", "{{.State.Running}}", &self.name(module)]).as_deref() == Ok("true")
     }
 
     /// The modules that have containers, sorted; a replacement's name ends in `.next`.
     pub(crate) fn containers(&self) -> Vec<String> {
         let filter = format!("label=lineside.gateway={}", self.id);
-        let listed = docker(&["ps", "-a", "--format", "{{.Names}}", "--filter", &filter]);
+        let listed = self.docker(&["ps", "-a", "--format", "{{.Names}}", "--filter", &filter]);
         let listed = listed.expect("the engine answers");
         let prefix = format!("{}-", self.id);
         let mut names: Vec<String> =

@@ -14,10 +14,10 @@ const CALLS_MAX: i64 = 40;
 /// How long the kill of a call may take to come.
 const KILLED_WITHIN: Duration = Duration::from_secs(20);
 
-type Modules = Vec<(&'static str, Value)>;
+pub(crate) type Modules = Vec<(&'static str, Value)>;
 
 /// Two manifests that change a module, add one, remove one, and leave one.
-fn manifests() -> [Modules; 2] {
+pub(crate) fn manifests() -> [Modules; 2] {
     [
         vec![("a", idle(1)), ("b", idle(1)), ("same", idle(1))],
         vec![("a", idle(2)), ("c", idle(2)), ("same", idle(1))],
@@ -25,7 +25,7 @@ fn manifests() -> [Modules; 2] {
 }
 
 /// Waits for the end of the latest deployment and until the containers are those of one manifest, all running; gives which.
-fn settled(gateway: &Gateway, at: &str) -> usize {
+pub(crate) fn settled(gateway: &Gateway, at: &str) -> usize {
     until(&format!("{at}: the end"), || {
         let history = gateway.json(&["history"]);
         ["verified", "rolledBack"].contains(&history[0]["state"].as_str().unwrap_or_default()).then_some(())

@@ -5,6 +5,8 @@
 //! module names, and removes its containers and network.
 
 mod engine;
+mod failing_engine;
+mod faults;
 mod gateway;
 #[path = "../idle_image/mod.rs"]
 mod idle_image;

@@ -10,6 +10,16 @@ pub struct Observed {
     pub modules: BTreeMap<ModuleId, ObservedModule>,
     /// Containers that were created to replace a module's container and have not got its name yet: a kill left them.
     pub replacements: BTreeMap<ModuleId, ObservedModule>,
+    /// Modules of which the engine has a container and does not say how it is. Nothing is done with them.
+    pub unreadable: BTreeMap<ModuleId, Unreadable>,
+}
+
+/// A container that the engine lists and fails to describe: a damaged one does so for ever, and must hold up no other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unreadable {
+    pub container_id: String,
+    /// The engine's error text.
+    pub why: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -104,6 +104,11 @@ pub enum Reason {
     Paused,
     /// Docker's own restart policy is at work.
     Restarting,
+    /// The engine does not say how its container is.
+    Unreadable {
+        /// The engine's error text.
+        why: String,
+    },
 }
 
 /// What must be done now. Tell `restarts` first what was observed ([`super::restart::Event::Observed`]).
@@ -116,7 +121,11 @@ pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms:
         changes: Vec::new(),
         plan: Plan::default(),
     };
-    for (module, seen) in &observed.modules {
+    for (module, unreadable) in &observed.unreadable {
+        planner.wait(module, Reason::Unreadable { why: unreadable.why.clone() });
+    }
+    let is_readable = |module: &ModuleId| !observed.unreadable.contains_key(module);
+    for (module, seen) in observed.modules.iter().filter(|(module, _)| is_readable(module)) {
         if !desired.modules.contains_key(module) && !planner.waits(module) {
             if let Some(replacement) = observed.replacements.get(module) {
                 planner.remove(module, replacement);
@@ -124,14 +133,14 @@ pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms:
             planner.remove(module, seen);
         }
     }
-    for (module, replacement) in &observed.replacements {
+    for (module, replacement) in observed.replacements.iter().filter(|(module, _)| is_readable(module)) {
         let is_left = !observed.modules.contains_key(module) && !desired.modules.contains_key(module);
         if is_left && !planner.waits(module) {
             planner.remove(module, replacement);
         }
     }
     let mut by_order: BTreeMap<(u32, &ModuleId), &DesiredModule> = BTreeMap::new();
-    for (module, target) in &desired.modules {
+    for (module, target) in desired.modules.iter().filter(|(module, _)| is_readable(module)) {
         // By name within one order, so that a plan of the same facts is the same plan.
         by_order.insert((target.spec.startup_order, module), target);
     }
@@ -181,13 +190,7 @@ impl Planner<'_> {
                 }
             }
             // The step that failed replaces this container, which goes on by its policy until it can be replaced.
-            Some(seen) if self.waits(module) => {
-                let next = self.next_of_former(module, target, seen);
-                self.changes.extend(supervision(module, seen, next));
-                if let RestartStep::WaitUntil { at_ms, attempt } = next {
-                    self.wait(module, Reason::Backoff { until_ms: at_ms, attempt });
-                }
-            }
+            Some(seen) if self.waits(module) => self.supervise_former(module, target, seen),
             None if self.waits(module) => {}
             seen => self.create(module, target, seen),
         }
@@ -235,11 +238,15 @@ impl Planner<'_> {
         seen: Option<&ObservedModule>,
         replacement: &ObservedModule,
     ) {
-        if self.waits(module) {
-            return;
-        }
         let is_in_use =
             replacement.state == ContainerState::Running && replacement.fingerprint == target.fingerprint;
+        if self.waits(module) {
+            // Not beside one that has taken its place already.
+            if let Some(seen) = seen.filter(|_| !is_in_use) {
+                self.supervise_former(module, target, seen);
+            }
+            return;
+        }
         let is_prepared =
             replacement.state == ContainerState::Created && replacement.fingerprint == target.fingerprint;
         match seen {
@@ -304,6 +311,15 @@ impl Planner<'_> {
             self.restarts.next(module, target.spec.restart_policy, seen, self.now_ms)
         } else {
             RestartStep::Leave
+        }
+    }
+
+    /// Keeps a container running while the next try to replace it waits.
+    fn supervise_former(&mut self, module: &ModuleId, target: &DesiredModule, seen: &ObservedModule) {
+        let next = self.next_of_former(module, target, seen);
+        self.changes.extend(supervision(module, seen, next));
+        if let RestartStep::WaitUntil { at_ms, attempt } = next {
+            self.wait(module, Reason::Backoff { until_ms: at_ms, attempt });
         }
     }
 
@@ -383,7 +399,11 @@ impl Reason {
     pub fn until_ms(&self) -> Option<u64> {
         match self {
             Self::Backoff { until_ms, .. } | Self::Failed { until_ms, .. } => Some(*until_ms),
-            Self::GivenUp | Self::Ended { .. } | Self::Paused | Self::Restarting => None,
+            Self::GivenUp
+            | Self::Ended { .. }
+            | Self::Paused
+            | Self::Restarting
+            | Self::Unreadable { .. } => None,
         }
     }
 }
@@ -475,8 +495,16 @@ impl fmt::Display for Reason {
             Self::Ended { code } => write!(f, "ended with code {code}; its restart policy leaves it so"),
             Self::Paused => f.write_str("its container is paused; unpause it"),
             Self::Restarting => f.write_str("Docker's own restart policy is at work"),
+            Self::Unreadable { why } => write!(f, "{}", unreadable(why)),
         }
     }
+}
+
+/// What an operator can do about a container that the engine does not describe.
+pub(super) fn unreadable(why: &str) -> String {
+    format!(
+        "the engine does not say how its container is: {why}; if it stays so, remove it with `docker rm -f`"
+    )
 }
 
 #[cfg(test)]

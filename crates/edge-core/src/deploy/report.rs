@@ -83,6 +83,9 @@ impl DeploymentProgress<'_> {
         if let Some(why) = self.unseen {
             return state(RuntimeStatus::Unknown, why.to_owned());
         }
+        if let Some(unreadable) = self.observed.unreadable.get(id) {
+            return state(RuntimeStatus::Unknown, super::plan::unreadable(&unreadable.why));
+        }
         let (target, seen) = (self.desired.modules.get(id), self.observed.modules.get(id));
         let mut state = match (target, seen) {
             (Some(target), Some(seen)) => how(id, target, seen, self.restarts, self.now_ms),

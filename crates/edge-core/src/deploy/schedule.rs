@@ -9,7 +9,8 @@
 //!   smaller `startupOrder`.
 //! - What stops, replaces or removes a container, and the start of a new one, begins when modules that are no longer wanted are gone,
 //!   and when modules with a smaller `startupOrder` are done.
-//! - When a deployment is to be carried out whole or not at all and one of its modules was refused, only restarts begin.
+//! - When a deployment is to be carried out whole or not at all and one of its modules was refused, only restarts begin. As long as
+//!   it is not known whether one is refused, nothing is stopped, replaced or removed.
 //! - The steps of one module follow each other.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,20 +57,27 @@ pub struct Holds {
     pub is_fetching: bool,
     /// Whether a module was refused of a deployment that is to be carried out whole or not at all.
     pub is_refused: bool,
+    /// Whether it is not known yet if a module of such a deployment is refused.
+    pub is_undecided: bool,
 }
 
 /// The batches that may begin now.
 pub fn due(plan: &Plan, desired: &Desired, running: &Running, holds: &Holds) -> Vec<Batch> {
     let is_fetching = holds.is_fetching;
     let is_free = |module: &ModuleId| !running.contains_key(module) && !holds.failed.contains(module);
-    let is_held = |kind: BatchKind| match kind {
+    let is_held = |batch: &Batch| match batch.kind {
         BatchKind::Restart => false,
         BatchKind::Start => holds.is_refused,
-        BatchKind::Prepare | BatchKind::Change => holds.is_refused || is_fetching,
+        BatchKind::Prepare => holds.is_refused || is_fetching,
+        BatchKind::Change => {
+            holds.is_refused
+                || is_fetching
+                || (holds.is_undecided && batch.actions.iter().any(ends_container))
+        }
     };
     let mut batches: Vec<Batch> = batches(&plan.actions)
         .into_iter()
-        .filter(|batch| is_free(&batch.module) && !is_held(batch.kind))
+        .filter(|batch| is_free(&batch.module) && !is_held(batch))
         .collect();
     if is_fetching {
         batches.extend(self::batches(&plan.interim).into_iter().filter(|batch| is_free(&batch.module)));
@@ -102,6 +110,11 @@ pub fn due(plan: &Plan, desired: &Desired, running: &Running, holds: &Holds) -> 
         is_due
     });
     batches
+}
+
+/// Whether a step stops, replaces or removes a container.
+fn ends_container(action: &Action) -> bool {
+    matches!(action, Action::Replace { .. } | Action::Stop { .. } | Action::Remove { .. })
 }
 
 /// The steps by module, in the order in which the plan names the modules. What creates a module's container is a batch of its own,
@@ -284,6 +297,18 @@ mod tests {
         let plan = plan(vec![prepare("a"), replace("b"), start("c"), restart("d")]);
         let holds = Holds { is_refused: true, ..Holds::default() };
         assert_eq!(names(&due(&plan, &desired, &Running::new(), &holds)), ["d"]);
+    }
+
+    #[test]
+    fn nothing_is_ended_while_it_is_not_known_whether_a_module_is_refused() {
+        let desired = desired(&[("a", 0), ("b", 0), ("c", 0), ("e", 0)]);
+        let mut actions = removal("old").to_vec();
+        actions.extend([replace("a"), first_start("b"), start("c"), restart("d")]);
+        let holds = Holds { is_undecided: true, ..Holds::default() };
+        let begun = due(&plan(actions), &desired, &Running::new(), &holds);
+        assert_eq!(names(&begun), ["b", "c", "d"]);
+        let begun = due(&plan(vec![prepare("e"), replace("e")]), &desired, &Running::new(), &holds);
+        assert_eq!(begun[0].actions, [prepare("e")]);
     }
 
     fn step() -> impl Strategy<Value = u8> {

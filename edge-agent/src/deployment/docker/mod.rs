@@ -10,6 +10,7 @@ pub mod removal;
 pub mod spec;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bollard::{API_DEFAULT_VERSION, Docker};
 use schemas::manifest::ManifestError;
@@ -91,36 +92,82 @@ const PULL_REFUSED: [&str; 8] = [
 /// Parts of errors of an engine that is busy or ends.
 const PASSING: [&str; 5] = ["shutting down", "shutdown", "context canceled", "deadline exceeded", "timeout"];
 
+/// Whether another try has the same end as long as the manifest and this machine are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finality {
+    /// It has: the engine, the registry or the policy refused what the manifest says.
+    Final,
+    /// The engine failed, and says with one code both that it cannot do this and that something is wrong with itself. If the next
+    /// try, after the wait, fails in this way too, that is final (decision 0095).
+    FinalIfRepeated,
+    /// An engine or a registry that does not answer may answer later.
+    Passing,
+}
+
+impl Finality {
+    fn when(is_final: bool) -> Self {
+        if is_final { Self::Final } else { Self::Passing }
+    }
+}
+
 impl DockerError {
-    /// Whether another try has the same end as long as the manifest and this machine are the same. An engine or a registry that does
-    /// not answer may answer later.
-    pub fn is_final(&self) -> bool {
+    /// What this error says of the next try.
+    pub fn finality(&self) -> Finality {
         match self {
             Self::Away { .. } | Self::Silent { .. } | Self::RegistrySilent { .. } | Self::Host { .. } => {
-                false
+                Finality::Passing
             }
             Self::NameTaken { .. } | Self::Unmet { .. } | Self::CreateOptions { .. } | Self::Policy(_) => {
-                true
+                Finality::Final
             }
             Self::Pull { source, .. } => {
                 let answer = said(source).to_lowercase();
                 // Of a host that has no address the resolver says "no such host", and some say "host not found".
-                PULL_REFUSED.iter().any(|part| answer.contains(part)) && !answer.contains("lookup ")
+                let is_refused = PULL_REFUSED.iter().any(|part| answer.contains(part));
+                Finality::when(is_refused && !answer.contains("lookup "))
             }
             Self::Said { source, .. } => match source {
                 bollard::errors::Error::DockerResponseServerError { status_code, message } => {
-                    let message = message.to_lowercase();
-                    match status_code {
-                        404 => message.contains("image"),
-                        // The container is being removed, or changed by somebody else.
-                        409 => false,
-                        _ => !PASSING.iter().any(|part| message.contains(part)),
-                    }
+                    of_answer(*status_code, &message.to_lowercase())
                 }
-                _ => false,
+                _ => Finality::Passing,
             },
         }
     }
+
+    /// Whether the engine answered that it failed, whatever was requested.
+    pub fn is_engine_failure(&self) -> bool {
+        matches!(self, Self::Said { source, .. } if is_engine_failure(source))
+    }
+}
+
+/// What the engine answers within a time.
+///
+/// # Errors
+/// [`DockerError::Silent`] when it has not answered by then; its own errors.
+pub async fn answered_within<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, DockerError>>,
+) -> Result<T, DockerError> {
+    let silent = |_| DockerError::Silent { seconds: limit.as_secs() };
+    tokio::time::timeout(limit, answer).await.map_err(silent)?
+}
+
+/// What the engine's answer says of the next try.
+fn of_answer(status_code: u16, message: &str) -> Finality {
+    match status_code {
+        404 => Finality::when(message.contains("image")),
+        // The container is being removed, or changed by somebody else.
+        409 => Finality::Passing,
+        _ if PASSING.iter().any(|part| message.contains(part)) => Finality::Passing,
+        500.. => Finality::FinalIfRepeated,
+        _ => Finality::Final,
+    }
+}
+
+/// Whether an error is the engine's answer that it failed.
+fn is_engine_failure(error: &bollard::errors::Error) -> bool {
+    matches!(error, bollard::errors::Error::DockerResponseServerError { status_code: 500.., .. })
 }
 
 /// The engine's own text without what bollard puts around them.
@@ -207,6 +254,29 @@ impl ModuleContext {
             network: config.docker.network.clone(),
             ownership: keys.ownership_token(),
             policy: HostPolicy::new(config),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_final_at_once_and_a_failure_of_the_engine_when_it_repeats() {
+        for (code, message, expected) in [
+            (400, "invalid reference format", Finality::Final),
+            (403, "not permitted by the authorization plugin", Finality::Final),
+            (404, "no such image: acme/a:1", Finality::Final),
+            (404, "no such image: acme/timeout:1", Finality::Final),
+            (404, "no such container: 1234", Finality::Passing),
+            (409, "removal of container 1234 is already in progress", Finality::Passing),
+            (500, "driver failed programming external connectivity", Finality::FinalIfRepeated),
+            (500, "server is shutting down", Finality::Passing),
+            (500, "context deadline exceeded", Finality::Passing),
+            (503, "", Finality::FinalIfRepeated),
+        ] {
+            assert_eq!(of_answer(code, message), expected, "{code} {message}");
         }
     }
 }

@@ -4,14 +4,20 @@ use std::collections::{BTreeMap, HashMap};
 
 use bollard::Docker;
 use bollard::errors::Error;
-use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum, HealthStatusEnum, MountPoint};
+use bollard::models::{
+    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, HealthStatusEnum, MountPoint,
+};
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
-use edge_core::deploy::observed::{ContainerState, Observed, ObservedModule};
+use edge_core::deploy::observed::{ContainerState, Observed, ObservedModule, Unreadable};
+use edge_core::error_chain::chain;
 use schemas::names::ModuleId;
 use schemas::timestamp::parse_rfc3339;
 
 use super::spec::{container_name, replacement_name};
-use super::{DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MODULE, LABEL_OWNERSHIP, ModuleContext};
+use super::{
+    DockerError, LABEL_FINGERPRINT, LABEL_GATEWAY, LABEL_MODULE, LABEL_OWNERSHIP, ModuleContext,
+    is_engine_failure,
+};
 
 /// The containers of a gateway, by module. Only those that carry its mark, or that its daemon made before there were marks.
 ///
@@ -28,9 +34,10 @@ pub async fn observe(docker: &Docker, context: &ModuleContext) -> Result<Observe
         filters: Some(HashMap::from([("label".to_owned(), vec![format!("{LABEL_GATEWAY}={gateway}")])])),
         ..ListContainersOptions::default()
     };
-    let (mut modules, mut replacements, mut renamed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut observed = Observed::default();
+    let mut renamed = BTreeMap::new();
     for listed in docker.list_containers(Some(options)).await.map_err(said)? {
-        let Some(id) = listed.id else { continue };
+        let Some(id) = listed.id.clone() else { continue };
         match docker.inspect_container(&id, None::<InspectContainerOptions>).await {
             Ok(container) => {
                 let Some((module, named)) = module_and_name(&container) else { continue };
@@ -41,24 +48,55 @@ pub async fn observe(docker: &Docker, context: &ModuleContext) -> Result<Observe
                     );
                     continue;
                 }
-                let Some(observed) = read(container) else { continue };
+                let Some(seen) = read(container) else { continue };
                 match named {
-                    Named::AsModule => modules.insert(module, observed),
-                    Named::AsReplacement => replacements.insert(module, observed),
-                    Named::Otherwise => {
-                        renamed.insert(module, ObservedModule { is_renamed: true, ..observed })
-                    }
+                    Named::AsModule => observed.modules.insert(module, seen),
+                    Named::AsReplacement => observed.replacements.insert(module, seen),
+                    Named::Otherwise => renamed.insert(module, ObservedModule { is_renamed: true, ..seen }),
                 };
             }
             // It went between the two questions.
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => {}
+            Err(error) if is_engine_failure(&error) => match whose(&listed, &context.ownership) {
+                Whose::Module(module) => {
+                    let why = chain(&error).to_string();
+                    observed.unreadable.insert(module, Unreadable { container_id: id, why });
+                }
+                Whose::Others => {}
+                Whose::Unknown => return Err(said(error)),
+            },
             Err(source) => return Err(said(source)),
         }
     }
-    for (module, observed) in renamed {
-        modules.entry(module).or_insert(observed);
+    for (module, seen) in renamed {
+        observed.modules.entry(module).or_insert(seen);
     }
-    Ok(Observed { modules, replacements })
+    Ok(observed)
+}
+
+/// Whose a container is that is listed and not described.
+enum Whose {
+    Module(ModuleId),
+    Others,
+    /// Only a description would tell.
+    Unknown,
+}
+
+fn whose(listed: &ContainerSummary, ownership: &str) -> Whose {
+    let label = |name: &str| listed.labels.as_ref().and_then(|labels| labels.get(name));
+    match label(LABEL_OWNERSHIP) {
+        Some(found) if found != ownership => return Whose::Others,
+        Some(_) => {}
+        None => return Whose::Unknown,
+    }
+    let Some(module) = label(LABEL_MODULE).and_then(|name| name.parse::<ModuleId>().ok()) else {
+        return Whose::Others;
+    };
+    let own = [container_name(&module).into_owned(), replacement_name(&module)];
+    let mut names = listed.names.iter().flatten();
+    let is_named = names.any(|name| own.iter().any(|own| own == name.trim_start_matches('/')));
+    // Under another name it may be of an image that somebody committed, with all labels.
+    if is_named { Whose::Module(module) } else { Whose::Unknown }
 }
 
 /// Which of the daemon's names a container has.

@@ -22,10 +22,13 @@ pub async fn remove_all(config: &Config, keys: &ModuleKeys) -> Result<BTreeSet<M
     let docker = Engine::new(config.docker.socket.clone()).client().await?;
     let context = ModuleContext::new(config, keys);
     let observed = observe(&docker, &context).await?;
-    let containers = observed.modules.iter().chain(&observed.replacements);
-    try_join_all(containers.map(|(module, seen)| remove(&docker, module, &seen.container_id))).await?;
+    let seen = observed.modules.iter().chain(&observed.replacements);
+    let seen = seen.map(|(module, seen)| (module, &seen.container_id));
+    let unreadable = observed.unreadable.iter().map(|(module, seen)| (module, &seen.container_id));
+    let containers: Vec<(&ModuleId, &String)> = seen.chain(unreadable).collect();
+    try_join_all(containers.iter().map(|(module, container)| remove(&docker, module, container))).await?;
     remove_network(&docker, &context).await?;
-    Ok(observed.modules.into_keys().chain(observed.replacements.into_keys()).collect())
+    Ok(containers.into_iter().map(|(module, _)| module.clone()).collect())
 }
 
 async fn remove(docker: &Docker, module: &ModuleId, container: &str) -> Result<(), DockerError> {

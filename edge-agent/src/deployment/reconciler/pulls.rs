@@ -53,7 +53,7 @@ impl Pulls {
     /// machine is used, if there is one.
     ///
     /// # Errors
-    /// [`DockerError`] when the engine does not answer for its images.
+    /// [`DockerError`] when the engine does not answer. When it fails to look for one image, the modules of that image fail.
     pub(super) async fn fetch(
         &mut self,
         docker: &Docker,
@@ -77,7 +77,14 @@ impl Pulls {
                 fetch.is_fetching = true;
                 continue;
             }
-            let is_here = is_present(docker, image).await?;
+            let is_here = match is_present(docker, image).await {
+                Err(error) if error.is_engine_failure() => {
+                    let problem = Failure::from(&error);
+                    fetch.failed.extend(modules.into_iter().map(|module| (module.clone(), problem.clone())));
+                    continue;
+                }
+                is_here => is_here?,
+            };
             match failures.get(image) {
                 Some(problem) if is_here => {
                     tracing::warn!(

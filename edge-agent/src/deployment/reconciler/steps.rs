@@ -13,8 +13,8 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::deployment::docker::DockerError;
 use crate::deployment::docker::executor::Executor;
+use crate::deployment::docker::{DockerError, Finality};
 
 /// How the steps of one module ended.
 pub(super) struct Ended {
@@ -30,13 +30,12 @@ pub(super) struct Ended {
 #[derive(Debug, Clone)]
 pub(super) struct Failure {
     pub(super) why: String,
-    /// Whether another try has the same end as long as the manifest is the same.
-    pub(super) is_final: bool,
+    pub(super) finality: Finality,
 }
 
 impl From<&DockerError> for Failure {
     fn from(error: &DockerError) -> Self {
-        Self { why: chain(error).to_string(), is_final: error.is_final() }
+        Self { why: chain(error).to_string(), finality: error.finality() }
     }
 }
 
@@ -84,7 +83,7 @@ impl Steps {
             Ok((_, ended)) => ended,
             Err(error) => {
                 let why = chain(&error).to_string();
-                (Vec::new(), Some(Failure { why, is_final: false }))
+                (Vec::new(), Some(Failure { why, finality: Finality::Passing }))
             }
         };
         Some(Ended { module, kind, done, failure })

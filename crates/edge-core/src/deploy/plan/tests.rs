@@ -5,6 +5,7 @@ use schemas::manifest::{Manifest, RestartPolicy};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::deploy::observed::Unreadable;
 use crate::deploy::restart::{Event, WAIT_MAX_MS};
 
 const NOW: u64 = 1_795_450_312_000;
@@ -227,13 +228,61 @@ fn a_container_whose_replacement_failed_is_restarted_by_its_policy_while_the_nex
     assert!(waiting.is_empty() && waiting.earliest() == Some(NOW + 6_000), "{waiting}");
 }
 
+#[test]
+fn a_container_that_was_stopped_for_a_replacement_that_failed_is_restarted_while_the_next_try_waits() {
+    let desired = desired(json!({"m": {"restartPolicy": "always", "settings": {"image": "acme/m:2"}}}));
+    let mut restarts = Restarts::default();
+    restarts.handle(NOW - 1000, Event::Failed(&id("m")));
+    let former = ObservedModule {
+        fingerprint: "old".into(),
+        finished_at_ms: Some(NOW - 10_000),
+        ..exited(running(&desired, "m"), 1)
+    };
+    let of = |state, fingerprint: &str| {
+        let next = ObservedModule { state, fingerprint: fingerprint.into(), ..running(&desired, "m") };
+        let [modules, replacements] = [&former, &next].map(|seen| [(id("m"), seen.clone())].into());
+        Observed { modules, replacements, ..Observed::default() }
+    };
+    let fingerprint = desired.modules[&id("m")].fingerprint.as_str();
+    for (state, of_what, is_restarted) in [
+        (ContainerState::Created, fingerprint, true),
+        (ContainerState::Created, "another", true),
+        (ContainerState::Exited { code: 1 }, fingerprint, true),
+        // It has taken the module's place, and only its name is to come.
+        (ContainerState::Running, fingerprint, false),
+    ] {
+        let plan = plan(&desired, &of(state, of_what), &restarts, NOW);
+        assert_eq!(matches!(plan.actions[..], [Action::Restart { .. }]), is_restarted, "{state:?}: {plan}");
+        assert!(plan.earliest().is_some(), "{plan}");
+    }
+}
+
+#[test]
+fn a_container_that_the_engine_does_not_describe_is_left_alone_and_holds_up_no_other() {
+    let desired =
+        desired(json!({"a": {"settings": {"image": "acme/a"}}, "b": {"settings": {"image": "acme/b"}}}));
+    let unreadable = |module: &str| {
+        let why = "RWLayer is unexpectedly nil".to_owned();
+        (id(module), Unreadable { container_id: module.into(), why })
+    };
+    let observed = Observed {
+        modules: [(id("b"), exited(running(&desired, "b"), 1))].into(),
+        unreadable: [unreadable("a"), unreadable("old")].into(),
+        ..Observed::default()
+    };
+    let plan = plan(&desired, &observed, &Restarts::default(), NOW + 60_000);
+    assert!(matches!(&plan.actions[..], [Action::Restart { module, .. }] if *module == id("b")), "{plan}");
+    assert_eq!(plan.waiting.len(), 2, "{plan}");
+    assert!(plan.to_string().contains("RWLayer is unexpectedly nil; if it stays so, remove it"), "{plan}");
+}
+
 /// The name is the last step, and one that cannot be had keeps no module from being started again.
 #[test]
 fn a_container_that_somebody_renamed_gets_its_name_back() {
     let desired = desired(json!({"a": {"settings": {"image": "acme/a"}, "restartPolicy": "always"}}));
     let renamed = |seen: ObservedModule| {
         let modules = BTreeMap::from([(id("a"), ObservedModule { is_renamed: true, ..seen })]);
-        Observed { modules, replacements: BTreeMap::new() }
+        Observed { modules, ..Observed::default() }
     };
     let rename = Action::Rename { module: id("a"), container_id: "a-container".into() };
     let runs = renamed(running(&desired, "a"));
@@ -304,7 +353,11 @@ fn containers() -> impl Strategy<Value = Observed> {
         modules.collect()
     };
     (manifest(), container(), manifest(), container()).prop_map(move |(old, containers, newer, begun)| {
-        Observed { modules: of(&old, containers, ""), replacements: of(&newer, begun, "-next") }
+        Observed {
+            modules: of(&old, containers, ""),
+            replacements: of(&newer, begun, "-next"),
+            ..Observed::default()
+        }
     })
 }
 

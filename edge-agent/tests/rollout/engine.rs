@@ -51,7 +51,10 @@ impl PrivateEngine {
         let at = |name: &str| self.dir.path().join(name).display().to_string();
         let log = std::fs::File::options().create(true).append(true).open(at("log")).expect("a log is made");
         // One that was killed leaves its pid file, and another process may have the number by now.
-        let _never_made = std::fs::remove_file(at("pid"));
+        end_containerd(self.dir.path());
+        for left in ["pid", "exec/containerd/containerd.pid"] {
+            let _never_made = std::fs::remove_file(at(left));
+        }
         let dockerd = Command::new("unshare")
             .args(["--net", "/usr/sbin/dockerd"])
             .args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")])

@@ -30,15 +30,15 @@ impl Scene {
         let mut gateway = Gateway::new(id, 1);
         let engine = FaultyEngine::start(&gateway.data());
         gateway.start(&engine.socket());
-        gateway.apply(&manifests()[0]).unwrap();
+        gateway.apply(&manifests()[0]).expect("it is verified");
         // Removed with the others: its name begins as theirs do.
-        docker(&["run", "-d", "--name", &gateway.name("foreign"), IMAGE, IDLE]).unwrap();
+        docker(&["run", "-d", "--name", &gateway.name("foreign"), IMAGE, IDLE]).expect("it runs");
         let untouched = Self::found(&gateway);
         Self { gateway, engine, untouched }
     }
 
     fn found(gateway: &Gateway) -> [String; 2] {
-        ["same", "foreign"].map(|name| gateway.container(name).unwrap())
+        ["same", "foreign"].map(|name| gateway.container(name).expect("it is there"))
     }
 
     /// Begins the rollout of the second manifest; `pull` asks for its images in a registry.
@@ -50,7 +50,7 @@ impl Scene {
             }
         }
         let file = self.gateway.manifest(json!({}), &modules);
-        self.gateway.agent(&["apply", &file]).unwrap();
+        self.gateway.agent(&["apply", &file]).expect("it is accepted");
     }
 
     /// The deployment in its end; what did not change, and what is somebody else's, is as it was.

@@ -49,6 +49,8 @@ pub struct Config {
     pub tls: TlsSection,
     /// What one client may ask of the MQTT server.
     pub limits: Limits,
+    /// The file that it was read from.
+    pub file: PathBuf,
     /// CRC-32C of the file: tells whether it was changed since.
     pub crc32c: u32,
 }
@@ -130,7 +132,7 @@ impl Config {
         let file: File = config_file::read(path, text, OVERRIDE, variables)?;
         let config =
             Self::from_file(file).map_err(|source| ConfigError::Wrong { path: path.to_owned(), source })?;
-        Ok(Self { crc32c: crc32c::crc32c(text.as_bytes()), ..config })
+        Ok(Self { file: path.to_owned(), crc32c: crc32c::crc32c(text.as_bytes()), ..config })
     }
 
     fn from_file(file: File) -> Result<Self, SettingError> {
@@ -187,6 +189,7 @@ impl Config {
             deploy: file.deploy,
             buffer: file.buffer,
             limits: file.limits,
+            file: PathBuf::new(),
             crc32c: 0,
         })
     }

@@ -10,10 +10,14 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use edge_agent::commands::daemon::DaemonMethods;
+use edge_agent::config::ProxyChoice;
 use edge_agent::deployment::docker::Engine;
 use edge_agent::deployment::restart_requests::RestartRequests;
 use edge_agent::deployment::status::ReconcilerStatus;
+use edge_agent::diagnostics::blob_store::{BlobStore, SILENCE_MAX};
+use edge_agent::diagnostics::bundle;
 use edge_agent::diagnostics::log_reader::LogReader;
+use edge_agent::diagnostics::uploads::{UploadSettings, Uploads};
 use edge_core::deploy::observed::{ContainerState, ObservedModule};
 use schemas::method::{MethodRequest, MethodResponse};
 use serde_json::{Value, json};
@@ -61,7 +65,7 @@ impl Modules {
             hub_name: "hub".into(),
             gateway: "gw".parse().unwrap(),
         };
-        DaemonMethods::new(RestartRequests::channel().0, logs)
+        DaemonMethods::new(RestartRequests::channel().0, logs.clone(), uploads(logs))
     }
 }
 
@@ -71,6 +75,18 @@ impl Drop for Modules {
             let _ = Command::new("docker").args(["rm", "-f", id]).output();
         }
     }
+}
+
+fn uploads(logs: LogReader) -> Uploads {
+    let store = BlobStore { proxy: ProxyChoice::None, silence_max: SILENCE_MAX };
+    let settings = UploadSettings {
+        config: "/nonexistent/edge.toml".into(),
+        write_bundle: bundle::write_upload,
+        data_dir: std::env::temp_dir(),
+        keep_free_bytes: 0,
+        store,
+    };
+    Uploads::new(settings, logs)
 }
 
 async fn get(methods: &DaemonMethods, payload: Value) -> MethodResponse {

@@ -5,6 +5,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::error_chain::chain;
+use crate::redact;
+
+/// The field that holds where an upload goes, and its signature.
+pub const SAS_URL: &str = "sasUrl";
+
 /// Why a payload is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum PayloadError {
@@ -25,6 +31,19 @@ pub enum PayloadError {
         #[source]
         source: regex::Error,
     },
+}
+
+impl PayloadError {
+    /// The error with its causes, for whoever called. What it quotes of the payload may hold a secret, which is hidden.
+    pub fn shown(&self) -> String {
+        match self {
+            // Its own text has the form alone, with the names of secret fields.
+            Self::Unreadable { source, .. } => format!("{self}: {}", redact::text(&source.to_string())),
+            // It quotes nothing (`upload::sas_url`), and the name of the field is a secret's.
+            Self::Field { field, .. } if field == SAS_URL => self.to_string(),
+            _ => redact::text(&chain(self).to_string()).into_owned(),
+        }
+    }
 }
 
 #[derive(Deserialize)]

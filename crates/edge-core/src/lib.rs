@@ -18,3 +18,4 @@ pub mod moment;
 pub mod redact;
 pub mod route;
 pub mod twin;
+pub mod upload;

@@ -58,6 +58,21 @@ pub fn client_config(ca_pem: &[u8]) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(trusting(ca_pem)?.with_no_client_auth()))
 }
 
+/// Client end that trusts the authorities that this machine trusts: its certificate store, or `SSL_CERT_FILE` and `SSL_CERT_DIR`. They
+/// are read anew each time.
+///
+/// # Errors
+/// [`TlsError::NoCertificate`] when the machine trusts nobody.
+pub fn client_config_of_machine() -> Result<Arc<ClientConfig>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    // One that cannot be read is missed by the server that needs it alone.
+    let (used, _ignored) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if used == 0 {
+        return Err(TlsError::NoCertificate);
+    }
+    Ok(Arc::new(trusting_roots(roots)?.with_no_client_auth()))
+}
+
 /// As [`client_config`], and presents a certificate with its chain.
 ///
 /// # Errors
@@ -76,6 +91,10 @@ fn trusting(ca_pem: &[u8]) -> Result<ConfigBuilder<ClientConfig, WantsClientCert
     for certificate in certificates(ca_pem)? {
         roots.add(certificate)?;
     }
+    trusting_roots(roots)
+}
+
+fn trusting_roots(roots: RootCertStore) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
     let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
     Ok(builder.with_root_certificates(roots))
 }

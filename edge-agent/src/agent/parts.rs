@@ -23,14 +23,17 @@ use crate::access::users::Users;
 use crate::c2d::cloud_message_store::CloudMessageStore;
 use crate::commands::Commands;
 use crate::commands::daemon::DaemonMethods;
-use crate::config::{Config, Kind, Upstream};
+use crate::config::{Config, Kind, ProxyChoice, Upstream};
 use crate::deployment::artifacts::Artifacts;
 use crate::deployment::deployments::{DeployPolicy, Deployments, Outputs};
 use crate::deployment::docker::Engine;
 use crate::deployment::docker::host_policy::HostPolicy;
 use crate::deployment::restart_requests::{RestartRequest, RestartRequests};
 use crate::deployment::status::ReconcilerStatus;
+use crate::diagnostics::blob_store::{BlobStore, SILENCE_MAX};
+use crate::diagnostics::bundle;
 use crate::diagnostics::log_reader::LogReader;
+use crate::diagnostics::uploads::{UploadSettings, Uploads};
 use crate::messages::quarantine::Quarantine;
 use crate::messages::queues::Queues;
 use crate::messages::queues::limits::Limits;
@@ -90,7 +93,8 @@ impl Parts {
             hub_name: hub_name.as_str().into(),
             gateway: config.device_id.clone(),
         };
-        let daemon = DaemonMethods::new(restarts.clone(), logs);
+        let uploads = Uploads::new(upload_settings(&config), logs.clone());
+        let daemon = DaemonMethods::new(restarts.clone(), logs, uploads);
         let commands = Commands::load(state.clone(), clients.clone(), config.device_id.clone(), daemon)?;
         let cloud_messages = CloudMessageStore::load(state.clone())?;
         let enrolments = Enrolments::new(config.hostname.clone(), devices.clone());
@@ -174,6 +178,18 @@ impl Parts {
 
     fn upstream_kind(&self) -> Option<&Kind> {
         self.config.upstream.as_ref().map(|upstream| &upstream.kind)
+    }
+}
+
+fn upload_settings(config: &Config) -> UploadSettings {
+    // Stores are reached as upstream is.
+    let proxy = config.upstream.as_ref().map_or(ProxyChoice::Environment, |upstream| upstream.proxy.clone());
+    UploadSettings {
+        config: config.file.clone(),
+        write_bundle: bundle::write_upload,
+        data_dir: config.data_dir.clone(),
+        keep_free_bytes: config.buffer.keep_free_bytes,
+        store: BlobStore { proxy, silence_max: SILENCE_MAX },
     }
 }
 

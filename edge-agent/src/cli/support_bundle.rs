@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use edge_core::module_logs::request::LogsRequest;
 use edge_core::moment;
 use edge_hub::logging;
 use schemas::timestamp::rfc3339;
@@ -14,7 +13,7 @@ use serde_json::json;
 
 use super::global_options::GlobalOptions;
 use crate::clock::now_ms;
-use crate::diagnostics::bundle::{BundleOptions, write};
+use crate::diagnostics::bundle::{BundleOptions, TAIL_DEFAULT, write};
 
 #[derive(Args)]
 pub(super) struct SupportBundle {
@@ -25,7 +24,7 @@ pub(super) struct SupportBundle {
     #[arg(long, value_name = "TIME", default_value = "1d")]
     since: String,
     /// Lines of each module's log: the last ones.
-    #[arg(long, value_name = "LINES", default_value_t = 20_000)]
+    #[arg(long, value_name = "LINES", default_value_t = TAIL_DEFAULT)]
     tail: u32,
 }
 
@@ -36,9 +35,6 @@ impl SupportBundle {
         let since_ms = moment::parse(&self.since, now_ms).with_context(|| {
             format!("--since: found {:?}; write a time, or how long ago: 2h, 1d", self.since)
         })?;
-        let filter = json!({"since": rfc3339(since_ms), "tail": self.tail, "includeTimestamp": true});
-        let logs = json!({"schemaVersion": "1.0", "items": [{"id": "all", "filter": filter}]});
-        let logs = LogsRequest::read(&logs, now_ms)?;
         let file = self.output.clone().unwrap_or_else(|| {
             let digits: String = rfc3339(now_ms).chars().filter(char::is_ascii_digit).take(14).collect();
             format!("edge-agent-support-{digits}.tar.gz").into()
@@ -46,7 +42,7 @@ impl SupportBundle {
         // For its owner alone: names of devices and addresses are in it.
         let out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file);
         let out = out.with_context(|| format!("creating {}", file.display()))?;
-        let bundle = BundleOptions { config: options.config.clone(), logs, since_secs: since_ms / 1000 };
+        let bundle = BundleOptions::new(options.config.clone(), since_ms, None, self.tail);
         let written = write(&bundle, &out).await.and_then(|left_out| out.sync_all().map(|()| left_out));
         let left_out = written.with_context(|| format!("writing {}", file.display()))?;
         for line in &left_out {

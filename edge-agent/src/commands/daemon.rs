@@ -9,6 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use edge_core::daemon_method;
 use edge_core::error_chain::chain;
 use edge_core::module_logs::request::{Encoding, LogsRequest};
+use edge_core::upload::request::{BundleUpload, LogsUpload, correlation_id};
+use edge_core::upload::tasks::{TaskStatus, TooManyUploads};
 use schemas::method::{MethodRequest, MethodResponse};
 use schemas::names::ModuleId;
 use serde::Deserialize;
@@ -19,9 +21,11 @@ use crate::clock::now_ms;
 use crate::deployment::docker::DockerError;
 use crate::deployment::restart_requests::RestartRequests;
 use crate::diagnostics::log_reader::LogReader;
+use crate::diagnostics::uploads::Uploads;
 
 /// The methods, as the gateway's answer to others names them.
-const METHODS: &str = "`ping`, `RestartModule` and `GetModuleLogs`";
+const METHODS: &str =
+    "`ping`, `RestartModule`, `GetModuleLogs`, `UploadModuleLogs`, `UploadSupportBundle` and `GetTaskStatus`";
 /// Bytes of logs in one answer. Source: IoT Edge, which refuses more; a direct method's answer has at most 128 KB.
 const LOGS_BYTES_MAX: usize = 127_000;
 /// Calls that read logs at once: each asks the engine. Others wait for their turn as long as they may take.
@@ -33,6 +37,7 @@ pub struct DaemonMethods {
     restarts: RestartRequests,
     logs: LogReader,
     log_calls: Arc<Semaphore>,
+    uploads: Uploads,
 }
 
 /// The payload of `RestartModule`.
@@ -60,9 +65,21 @@ fn failure(status: i64, message: impl ToString) -> MethodResponse {
     MethodResponse { status, payload: json!({"message": message.to_string()}) }
 }
 
+fn begun(upload: Result<TaskStatus, TooManyUploads>) -> MethodResponse {
+    match upload {
+        Ok(task) => MethodResponse { status: 200, payload: json!(task) },
+        Err(error) => failure(429, error),
+    }
+}
+
 impl DaemonMethods {
-    pub fn new(restarts: RestartRequests, logs: LogReader) -> Self {
-        Self { restarts, logs, log_calls: Arc::new(Semaphore::new(LOG_CALLS_MAX)) }
+    pub fn new(restarts: RestartRequests, logs: LogReader, uploads: Uploads) -> Self {
+        Self { restarts, logs, log_calls: Arc::new(Semaphore::new(LOG_CALLS_MAX)), uploads }
+    }
+
+    /// Ends the uploads that run.
+    pub async fn close(&self) {
+        self.uploads.close().await;
     }
 
     /// Calls one. Every call has an answer.
@@ -71,6 +88,18 @@ impl DaemonMethods {
             "ping" => MethodResponse { status: 200, payload: Value::Null },
             "restartmodule" => self.restart(request).await,
             "getmodulelogs" => self.get_logs(request).await,
+            "uploadmodulelogs" => match LogsUpload::read(&request.payload, now_ms()) {
+                Ok(upload) => begun(self.uploads.start_logs(upload)),
+                Err(error) => failure(400, error.shown()),
+            },
+            "uploadsupportbundle" => match BundleUpload::read(&request.payload, now_ms()) {
+                Ok(upload) => begun(self.uploads.start_bundle(upload)),
+                Err(error) => failure(400, error.shown()),
+            },
+            "gettaskstatus" => match correlation_id(&request.payload) {
+                Ok(id) => MethodResponse { status: 200, payload: json!(self.uploads.status(&id)) },
+                Err(error) => failure(400, error.shown()),
+            },
             _ => {
                 let name = &request.method_name;
                 failure(400, format!("method `{name}`: the gateway knows {METHODS}"))
@@ -82,7 +111,7 @@ impl DaemonMethods {
         let form = r#"{"schemaVersion": "1.0", "id": "MODULE"}"#;
         let module = match daemon_method::read::<RestartModule>(&request.payload, form) {
             Ok(read) => read.id,
-            Err(error) => return failure(400, chain(&error)),
+            Err(error) => return failure(400, error.shown()),
         };
         let within = Duration::from_secs(request.response_timeout_in_seconds);
         match tokio::time::timeout(within, self.restarts.restart(module.clone())).await {
@@ -95,7 +124,7 @@ impl DaemonMethods {
     async fn get_logs(&self, request: &MethodRequest) -> MethodResponse {
         let logs = match LogsRequest::read(&request.payload, now_ms()) {
             Ok(logs) => logs,
-            Err(error) => return failure(400, chain(&error)),
+            Err(error) => return failure(400, error.shown()),
         };
         let within = Duration::from_secs(request.response_timeout_in_seconds);
         let collecting = async {
@@ -142,7 +171,7 @@ mod tests {
 
     /// At a gateway without containers.
     fn methods(restarts: RestartRequests) -> DaemonMethods {
-        DaemonMethods::new(restarts, LogReader::without_containers())
+        DaemonMethods::new(restarts, LogReader::without_containers(), Uploads::without_containers())
     }
 
     fn request(method: &str, payload: Value) -> MethodRequest {
@@ -189,11 +218,25 @@ mod tests {
                 json!({"schemaVersion": "1.0", "items": {"id": "["}}),
                 "items.0.id: found \"[\"",
             ),
+            ("UploadModuleLogs", json!({"schemaVersion": "1.0", "items": []}), "sasUrl: found nothing"),
+            (
+                "UploadModuleLogs",
+                json!({"schemaVersion": "1.0", "items": [], "sasUrl": "https://store/logs?sig=c2VjcmV0", "encoding": "https://store/logs?sig=c2VjcmV0"}),
+                "unknown variant",
+            ),
+            ("UploadSupportBundle", json!({"schemaVersion": "1.0"}), "sasUrl: found nothing"),
+            (
+                "UploadSupportBundle",
+                json!({"schemaVersion": "1.0", "sasUrl": "http://store/logs?sig=c2VjcmV0"}),
+                "sasUrl: found http to another machine",
+            ),
+            ("GetTaskStatus", json!({"schemaVersion": "1.0"}), "missing field `correlationId`"),
             ("Reboot", Value::Null, "method `Reboot`: the gateway knows `ping`, `RestartModule`"),
         ] {
             let answer = methods.call(&request(method, payload)).await;
             let message = answer.payload["message"].as_str().unwrap().to_owned();
             assert!(answer.status == 400 && message.contains(expected), "{message}");
+            assert!(!message.contains("c2VjcmV0"), "{message}");
         }
         assert_eq!(methods.call(&request("PING", json!({"any": 1}))).await.status, 200);
         let all = json!({"schemaVersion": "1.0", "items": [{"id": "all"}]});
@@ -205,5 +248,32 @@ mod tests {
         let stopped =
             methods.call(&request("RestartModule", json!({"schemaVersion": "1.0", "id": "a"}))).await;
         assert_eq!(stopped.status, 500);
+    }
+
+    #[tokio::test]
+    async fn an_upload_is_answered_with_its_correlation_id_by_which_its_status_is_found() {
+        let (restarts, _requests) = RestartRequests::channel();
+        let methods = methods(restarts);
+        let payload = json!({"schemaVersion": "1.0", "sasUrl": "https://store.invalid/logs?sig=c2VjcmV0", "items": {"id": "all"}});
+        let begun = methods.call(&request("UploadModuleLogs", payload)).await;
+        assert_eq!((begun.status, &begun.payload["status"]), (200, &json!("NotStarted")));
+        let id = begun.payload["correlationId"].clone();
+        let status = async |id: &Value| {
+            let payload = json!({"schemaVersion": "1.0", "correlationId": id});
+            let answer = methods.call(&request("getTaskStatus", payload)).await;
+            assert_eq!((answer.status, &answer.payload["correlationId"]), (200, id));
+            answer.payload
+        };
+        let ended = loop {
+            let status = status(&id).await;
+            if status["status"] != "NotStarted" && status["status"] != "Running" {
+                break status;
+            }
+            tokio::task::yield_now().await;
+        };
+        // There is no container of which a log could be sent.
+        assert_eq!(ended["status"], "Completed", "{ended}");
+        assert!(ended["message"].as_str().unwrap().contains("nothing was uploaded"), "{ended}");
+        assert_eq!(status(&json!("another")).await["status"], "Unknown");
     }
 }

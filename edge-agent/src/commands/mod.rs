@@ -264,6 +264,7 @@ impl Commands {
         self.stop.cancel();
         self.running.close();
         self.running.wait().await;
+        self.daemon.close().await;
     }
 }
 

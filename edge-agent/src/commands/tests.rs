@@ -4,6 +4,7 @@ use super::journal::Entry;
 use super::*;
 use crate::deployment::restart_requests::RestartRequests;
 use crate::diagnostics::log_reader::LogReader;
+use crate::diagnostics::uploads::Uploads;
 use crate::state::Namespace;
 
 fn request(method: &str) -> MethodRequest {
@@ -25,7 +26,11 @@ fn waiting(method: &str, seconds: u64) -> CommandDown {
 
 /// The commands of the gateway `gw`, at which no module can be restarted.
 fn load(state: State) -> Commands {
-    let daemon = DaemonMethods::new(RestartRequests::channel().0, LogReader::without_containers());
+    let daemon = DaemonMethods::new(
+        RestartRequests::channel().0,
+        LogReader::without_containers(),
+        Uploads::without_containers(),
+    );
     Commands::load(state, Clients::new(), "gw".parse().unwrap(), daemon).unwrap()
 }
 

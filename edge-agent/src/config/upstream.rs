@@ -146,13 +146,18 @@ impl Upstream {
 
     /// The proxy to go through now.
     pub fn proxy(&self) -> Option<Proxy> {
-        match &self.proxy {
-            ProxyChoice::None => None,
-            ProxyChoice::Named(proxy) => Some(proxy.clone()),
-            ProxyChoice::Environment => {
-                let (host, port) = self.address();
-                Proxy::from_environment(&host, port)
-            }
+        let (host, port) = self.address();
+        self.proxy.for_server(&host, port)
+    }
+}
+
+impl ProxyChoice {
+    /// The proxy between here and a server now.
+    pub fn for_server(&self, host: &str, port: u16) -> Option<Proxy> {
+        match self {
+            Self::None => None,
+            Self::Named(proxy) => Some(proxy.clone()),
+            Self::Environment => Proxy::from_environment(host, port),
         }
     }
 }

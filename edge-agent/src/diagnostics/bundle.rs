@@ -13,16 +13,19 @@ use std::time::Duration;
 
 use edge_core::deploy::observed::Observed;
 use edge_core::error_chain::chain;
-use edge_core::module_logs::request::LogsRequest;
+use edge_core::module_logs::request::{LogFilter, LogsRequest};
 use edge_core::redact::quotes::Quotes;
 use edge_core::redact::{self, Named};
+use edge_core::upload::request::BundleUpload;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use futures_util::future::LocalBoxFuture;
 use schemas::timestamp::rfc3339;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::log_reader::LogReader;
+use super::spool::Spool;
 use crate::access::module_keys::{KeysError, ModuleKeys};
 use crate::check::check;
 use crate::clock::now_ms;
@@ -34,6 +37,8 @@ use crate::deployment::status::ReconcilerStatus;
 
 /// The most that the archive has of one log; of a longer one its last part.
 pub const LOG_BYTES_MAX: usize = 8 << 20;
+/// Lines of each module's log: the last ones.
+pub const TAIL_DEFAULT: u32 = 20_000;
 /// How long one source may take: the daemon's answer, the list of the containers, or the system's log.
 const SOURCE_TIMEOUT: Duration = Duration::from_secs(15);
 /// What the daemon is requested, and the file that gets its answer.
@@ -51,8 +56,30 @@ pub struct BundleOptions {
     pub config: PathBuf,
     /// The time and the lines of the modules' logs, as `GetModuleLogs` takes them.
     pub logs: LogsRequest,
-    /// The beginning of the daemon's own log, in seconds since the Unix epoch.
-    pub since_secs: u64,
+    /// The beginning of the daemon's own log, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Its end, in milliseconds since the Unix epoch; `None` for now.
+    pub until_ms: Option<u64>,
+}
+
+impl BundleOptions {
+    /// Of a time, with the logs of all modules: the last `tail` lines of each, with their times.
+    pub fn new(config: PathBuf, since_ms: u64, until_ms: Option<u64>, tail: u32) -> Self {
+        let filter = LogFilter {
+            tail: Some(tail),
+            since_ms: Some(since_ms),
+            until_ms,
+            timestamps: true,
+            ..LogFilter::default()
+        };
+        Self { config, logs: LogsRequest::of_all(filter), since_ms, until_ms }
+    }
+
+    /// Without the logs of modules.
+    #[must_use]
+    pub fn without_modules(self) -> Self {
+        Self { logs: LogsRequest::of_none(), ..self }
+    }
 }
 
 /// Why something could not be put into the archive.
@@ -106,8 +133,22 @@ pub async fn write(options: &BundleOptions, out: impl Write) -> io::Result<Vec<S
         }
         Err(error) => bundle.leave_out("the daemon's answers and the modules' logs", &error.into()),
     }
-    bundle.add_found("edge-agent.log", journal(options.since_secs).await)?;
+    bundle.add_found("edge-agent.log", journal(options).await)?;
     bundle.finish()
+}
+
+/// Writes the archive for an upload. What could not be put into it is in its `contents.txt`.
+pub fn write_upload(
+    config: PathBuf,
+    upload: BundleUpload,
+    mut spool: Spool,
+) -> LocalBoxFuture<'static, io::Result<Spool>> {
+    let options = BundleOptions::new(config, upload.since_ms, upload.until_ms, TAIL_DEFAULT);
+    let options = if upload.is_runtime_only { options.without_modules() } else { options };
+    Box::pin(async move {
+        let _left_out = write(&options, &mut spool).await?;
+        Ok(spool)
+    })
 }
 
 /// An archive that is being written.
@@ -298,19 +339,12 @@ fn last_lines(mut text: Vec<u8>) -> Vec<u8> {
 }
 
 /// The daemon's log, where systemd keeps it.
-async fn journal(since_secs: u64) -> Result<String, SourceError> {
-    let lines = "--lines=100000";
+async fn journal(options: &BundleOptions) -> Result<String, SourceError> {
+    let seconds = |at_ms: u64| format!("@{}", at_ms / 1000);
     let output = Command::new("journalctl")
-        .args([
-            "--unit",
-            "edge-agent",
-            "--since",
-            &format!("@{since_secs}"),
-            "--no-pager",
-            "--output",
-            "cat",
-            lines,
-        ])
+        .args(["--unit", "edge-agent", "--no-pager", "--output", "cat", "--lines=100000"])
+        .args(["--since", &seconds(options.since_ms)])
+        .args(options.until_ms.map(|until_ms| format!("--until={}", seconds(until_ms))))
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();

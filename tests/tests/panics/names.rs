@@ -40,6 +40,7 @@ pub(crate) const AGENT: &[&str] = &[
     "rollout",
     "request on a unix socket",
     "state",
+    "upload",
     "waiting commands",
 ];
 

@@ -30,6 +30,7 @@ const DIRECT: &str = "stirred-direct";
 
 pub(crate) struct Stir {
     rest: Rest,
+    gateway: String,
     http: std::net::SocketAddr,
     socket: std::path::PathBuf,
     burst: Login,
@@ -71,6 +72,7 @@ impl Stir {
         site.leaves_known(&logins).await?;
         Ok(Self {
             rest,
+            gateway: site.gateway.clone(),
             http: site.http,
             socket: site.agent_dir().join("edge-agent.sock"),
             burst,
@@ -172,6 +174,11 @@ impl Stir {
             self.rest.post(&path, &waits).await?;
             self.rest.post(&path, &json!({"request": {}, "responseTimeout": 5})).await?;
         }
+        // Of no module: nothing is connected to.
+        let upload =
+            json!({"schemaVersion": "1.0", "items": [], "sasUrl": "https://store.invalid/logs?sig=x"});
+        let path = format!("/api/devices/{}/modules/$edgeAgent/commands/UploadModuleLogs", self.gateway);
+        self.rest.post(&path, &json!({"request": upload, "responseTimeout": 5})).await?;
         Ok(())
     }
 

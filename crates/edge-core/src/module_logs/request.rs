@@ -116,6 +116,16 @@ impl LogsRequest {
         })
     }
 
+    /// The logs of all modules, as text.
+    pub fn of_all(filter: LogFilter) -> Self {
+        Self { items: vec![LogItem { id: None, filter }], ..Self::of_none() }
+    }
+
+    /// No log.
+    pub fn of_none() -> Self {
+        Self { items: Vec::new(), encoding: Encoding::None, content: ContentType::Text }
+    }
+
     /// What is wanted of a module's log: the first item that matches its name decides.
     pub fn filter_of(&self, module: &ModuleId) -> Option<&LogFilter> {
         let matches = |item: &&LogItem| item.id.as_ref().is_none_or(|id| id.is_match(module.as_str()));
@@ -161,7 +171,7 @@ fn pattern(field: String, text: &str, ignores_case: bool) -> Result<Regex, Paylo
 }
 
 /// A time as text, or the seconds since the Unix epoch as a number.
-fn time(field: String, value: Option<Value>, now_ms: u64) -> Result<Option<u64>, PayloadError> {
+pub(crate) fn time(field: String, value: Option<Value>, now_ms: u64) -> Result<Option<u64>, PayloadError> {
     let text = match value {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::String(text)) if text.is_empty() => return Ok(None),

@@ -21,6 +21,7 @@ use crate::codec::packet::{ConnAck, Connect, ConnectProperties, Packet, Version}
 use crate::codec::reason::Reason;
 use crate::codec::write;
 
+pub use dial::{ByteStream, Destination, Duplex, dial};
 pub use options::{ClientOptions, ConnectError, Transport};
 pub use proxy::{Proxy, ProxyError, TunnelError};
 pub use receiver::{Incoming, ReceiveError, Receiver};
@@ -54,14 +55,11 @@ async fn connect_with(options: &ClientOptions, is_clean: bool) -> Result<(Sender
 /// # Errors
 /// [`ConnectError`].
 pub async fn probe(options: &ClientOptions) -> Result<(), ConnectError> {
-    match tokio::time::timeout(options.connect_timeout, dial::dial(options)).await {
-        Ok(reached) => reached.map(drop),
-        Err(_) => Err(ConnectError::TimedOut),
-    }
+    dial(Destination::of(options)).await.map(drop)
 }
 
 async fn try_connect(options: &ClientOptions, is_clean: bool) -> Result<(Sender, Receiver), ConnectError> {
-    let stream = dial::dial(options).await?;
+    let stream = dial(Destination::of(options)).await?;
     let (reader, writer) = tokio::io::split(stream);
     let mut sender = Sender::new(writer, options.version);
     let mut receiver = Receiver::new(reader, options.version);

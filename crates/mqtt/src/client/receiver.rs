@@ -5,7 +5,7 @@ use std::io;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, ReadHalf};
 
-use super::dial::Stream;
+use super::dial::ByteStream;
 use super::options::PACKET_BYTES_MAX;
 use crate::codec::packet::{Packet, ReasonProperties, Version};
 use crate::codec::read::{Read, read};
@@ -79,11 +79,11 @@ pub enum Incoming {
 pub struct Receiver {
     buffer: BytesMut,
     version: Version,
-    reader: ReadHalf<Stream>,
+    reader: ReadHalf<ByteStream>,
 }
 
 impl Receiver {
-    pub(super) fn new(reader: ReadHalf<Stream>, version: Version) -> Self {
+    pub(super) fn new(reader: ReadHalf<ByteStream>, version: Version) -> Self {
         Self { buffer: BytesMut::new(), version, reader }
     }
 

@@ -6,7 +6,7 @@ use std::io;
 use bytes::BytesMut;
 use tokio::io::{AsyncWriteExt as _, WriteHalf};
 
-use super::dial::Stream;
+use super::dial::ByteStream;
 use crate::codec::message::Message;
 use crate::codec::packet::{
     Ack, ConnAckProperties, Disconnect, Filter, PublishProperties, Subscribe, Version,
@@ -25,7 +25,7 @@ pub struct Sender {
     in_flight: HashSet<u16>,
     publishes_max: usize,
     packet_bytes_max: usize,
-    writer: WriteHalf<Stream>,
+    writer: WriteHalf<ByteStream>,
 }
 
 /// A QoS 1 message to publish.
@@ -56,7 +56,7 @@ impl<'a> Outgoing<'a> {
 }
 
 impl Sender {
-    pub(super) fn new(writer: WriteHalf<Stream>, version: Version) -> Self {
+    pub(super) fn new(writer: WriteHalf<ByteStream>, version: Version) -> Self {
         Self {
             out: BytesMut::new(),
             is_flushed: true,

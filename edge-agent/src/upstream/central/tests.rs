@@ -36,6 +36,7 @@ use crate::deployment::deployments::Deployments;
 use crate::deployment::docker::host_policy::HostPolicy;
 use crate::deployment::restart_requests::RestartRequests;
 use crate::diagnostics::log_reader::LogReader;
+use crate::diagnostics::uploads::Uploads;
 use crate::messages::quarantine::Quarantine;
 use crate::messages::queues::Queues;
 use crate::messages::queues::destination::Queue;
@@ -69,7 +70,11 @@ impl Gateway {
             state.clone(),
             clients.clone(),
             id.clone(),
-            DaemonMethods::new(RestartRequests::channel().0, LogReader::without_containers()),
+            DaemonMethods::new(
+                RestartRequests::channel().0,
+                LogReader::without_containers(),
+                Uploads::without_containers(),
+            ),
         )
         .unwrap();
         let cloud_messages = CloudMessageStore::load(state.clone()).unwrap();

@@ -1,9 +1,10 @@
-//! AMQP 1.0 (OASIS, 29 October 2012) without I/O: bytes to values, frames, performatives and messages, and back. It opens no socket,
-//! reads no clock and knows no address by name.
+//! AMQP 1.0 (OASIS, 29 October 2012) without I/O: bytes to values, frames, performatives and messages, and back; and the state of
+//! a server's end of a connection. It opens no socket, reads no clock and knows no address by name.
 //!
 //! ```text
-//! codec:  message ──► performative, sasl ──► definitions ──► composite ──► value ──► reader, writer
-//!                     frame
+//! engine: connection ──► session ──► link
+//! codec:  message, performative, sasl ──► definitions ──► composite ──► value ──► reader, writer
+//!         frame
 //! ```
 //!
 //! # Guarantees
@@ -14,3 +15,4 @@
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod codec;
+pub mod engine;

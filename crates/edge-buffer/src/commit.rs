@@ -34,7 +34,13 @@ pub(crate) fn create_segment(storage: &dyn Storage, header: SegmentHeader) -> io
     let file = storage.create(&unfinished)?;
     file.write_all_at(&header.encode(), 0)?;
     file.sync_data()?;
-    storage.rename(&unfinished, &name)?;
+    if let Err(error) = storage.rename(&unfinished, &name) {
+        if error.kind() != io::ErrorKind::IsADirectory {
+            return Err(error);
+        }
+        storage.set_aside(&name)?;
+        storage.rename(&unfinished, &name)?;
+    }
     // Before the first record in it is acknowledged: a power cut would otherwise lose the name, and the records with it.
     storage.sync_dir()?;
     Ok(file)

@@ -8,7 +8,8 @@
 //! 0000000000000001.segment   records, the first of which has sequence 1 (sixteen hexadecimal digits)
 //! 00000000000004d2.segment   … the next segment; the last one is being appended to
 //! *.new                      a segment that was not finished; removed at open
-//! *.segment.damaged          a segment in which something was damaged, set aside for analysis; never read
+//! *.damaged                  a segment in which something was damaged, or what had one of these names and was no regular
+//!                            file; set aside for analysis, never read
 //! ```
 //!
 //! Sequences start at 1 and have no holes: record, segment and log agree on them, so a record that is missing is known

@@ -238,9 +238,7 @@ impl Committer {
         for segment in segments {
             let name = segment_name(segment.first);
             let removed = if segment.is_damaged {
-                storage
-                    .rename(&name, &format!("{name}{DAMAGED}"))
-                    .map(|()| self.shared.state().set_aside += 1)
+                storage.set_aside(&name).map(|_aside| self.shared.state().set_aside += 1)
             } else {
                 storage.remove(&name)
             };

@@ -8,6 +8,10 @@ use crate::pool::Pool;
 /// The longest record. Sixteen times the largest telemetry message of the dialect (256 KiB).
 pub const RECORD_BYTES_MAX: u64 = 4 << 20;
 
+/// How far a segment's file is read at least, whatever the options are: the longest that makes sense. Another version, or
+/// other options, may have written longer segments than these do.
+const FOUND_LEN_MIN: u64 = 64 << 20;
+
 /// Says whose record it is, from the record's bytes, by which losses are counted. It runs for records that are lost only.
 pub type Tag = fn(&[u8]) -> Option<String>;
 
@@ -69,6 +73,16 @@ impl LogOptions {
     /// The size at which a segment is closed.
     pub(crate) fn segment_len_max(&self) -> u64 {
         self.segment_bytes.min(self.bytes_max / 4)
+    }
+
+    /// The longest file of a segment: a full one, or one of a single long record.
+    pub(crate) fn file_len_max(&self) -> u64 {
+        self.segment_len_max().max(SEGMENT_HEADER + frame_len(self.record_bytes_max() as usize))
+    }
+
+    /// How much of a segment's file is read at open: a file that somebody enlarged must not delay a start.
+    pub(crate) fn found_len_max(&self) -> u64 {
+        self.file_len_max().max(FOUND_LEN_MIN)
     }
 
     /// From when on nobody wants a record.

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::error::chain;
 use crate::ledger::{LedgerFile, Slot};
-use crate::storage::{File, file_at, sync_parent};
+use crate::storage::{File, entry_identity, file_at, sync_parent};
 
 pub(crate) struct Mirror {
     path: PathBuf,
@@ -86,7 +86,7 @@ impl Mirror {
 
     /// Makes the file again when it was removed, or could not be used before; true when `write` must follow.
     pub(crate) fn check_file(&mut self) -> bool {
-        let there = fs::File::open(&self.path).and_then(|file| file.identity()).ok();
+        let there = entry_identity(&self.path).ok().flatten();
         let is_there =
             self.file.as_ref().is_some_and(|file| there.is_some() && file.identity().ok() == there);
         if is_there {

@@ -21,7 +21,7 @@ use crate::mirror::Mirror;
 use crate::scan::{Scan, Step, read_around_bad_sectors};
 use crate::segment::{IndexEntry, Segment};
 use crate::state::State;
-use crate::storage::{File, Storage};
+use crate::storage::{File, Storage, is_unusable};
 
 pub(crate) struct Recovered {
     pub(crate) id: Uuid,
@@ -44,26 +44,22 @@ pub(crate) fn recover(storage: &dyn Storage, options: &LogOptions) -> Result<Rec
     let io_error =
         |doing: String| move |source| OpenError::Io { dir: storage.path().to_owned(), doing, source };
     let names = storage.names().map_err(io_error("list its files".into()))?;
+    let mut set_aside = names.iter().filter(|name| name.ends_with(DAMAGED)).count() as u64;
     for name in names.iter().filter(|name| name.ends_with(UNFINISHED)) {
-        storage.remove(name).map_err(io_error(format!("remove {name}")))?;
+        if storage.remove(name).is_err() {
+            set_foreign_aside(storage, name).map_err(io_error(format!("remove {name}")))?;
+            set_aside += 1;
+        }
     }
     let mut firsts: Vec<u64> = names.iter().filter_map(|name| segment_first(name)).collect();
     firsts.sort_unstable();
     let mut found = Vec::with_capacity(firsts.len());
     for first in firsts {
-        found.push(inspect(storage, first)?);
+        found.push(inspect(storage, first, options.found_len_max())?);
     }
-    let (file, slot) = if names.iter().any(|name| name == LEDGER_FILE) {
-        match LedgerFile::open(storage).map_err(io_error(format!("read {LEDGER_FILE}")))? {
-            Ok((file, slot)) => (Some(file), slot),
-            Err(found) => {
-                let (dir, file) = (storage.path().to_owned(), LEDGER_FILE.to_owned());
-                return Err(OpenError::Version { dir, file, found, known: VERSION });
-            }
-        }
-    } else {
-        (None, None)
-    };
+    let has_ledger = names.iter().any(|name| name == LEDGER_FILE);
+    let (file, slot) = if has_ledger { open_ledger(storage)? } else { (None, None) };
+    set_aside += u64::from(has_ledger && file.is_none());
     let (mut mirror, copy) = options
         .mirror
         .as_deref()
@@ -76,7 +72,6 @@ pub(crate) fn recover(storage: &dyn Storage, options: &LogOptions) -> Result<Rec
     if slot.is_none() && (file.is_some() || !found.is_empty()) {
         tracing::error!(dir = %storage.path().display(), "a queue's ledger is damaged or missing: what was done with is read again");
     }
-    let set_aside = names.iter().filter(|name| name.ends_with(DAMAGED)).count() as u64;
     // Most segments are of the log that the ledger or the first good header names.
     let of_header = found.iter().find_map(|segment| segment.header.map(|header| header.id));
     let id = slot.as_ref().map(|slot| slot.id).or(of_header).unwrap_or_else(Uuid::new_v4);
@@ -94,6 +89,7 @@ pub(crate) fn recover(storage: &dyn Storage, options: &LogOptions) -> Result<Rec
         acknowledged_end,
         set_aside,
         does_upstream_say,
+        file_len_max: options.file_len_max(),
     };
     let strangers =
         recovering.set_strangers_aside(is_known).map_err(|(doing, source)| io_error(doing)(source))?;
@@ -159,8 +155,36 @@ fn choose(
     Chosen { slot: Some(copy), is_copy: true, orphaned: 0 }
 }
 
-/// Reads the header of one segment.
-fn inspect(storage: &dyn Storage, first: u64) -> Result<Found, OpenError> {
+/// The ledger and the slot that counts; neither when what has its name is no file, and was set aside.
+fn open_ledger(storage: &dyn Storage) -> Result<(Option<LedgerFile>, Option<Slot>), OpenError> {
+    let dir = storage.path().to_owned();
+    let io_error = |doing: &str, source| OpenError::Io {
+        dir: storage.path().to_owned(),
+        doing: format!("{doing} {LEDGER_FILE}"),
+        source,
+    };
+    match LedgerFile::open(storage) {
+        Ok(Ok((file, slot))) => Ok((Some(file), slot)),
+        Ok(Err(found)) => {
+            Err(OpenError::Version { dir, file: LEDGER_FILE.to_owned(), found, known: VERSION })
+        }
+        Err(error) if is_unusable(&error) => {
+            set_foreign_aside(storage, LEDGER_FILE).map_err(|source| io_error("set aside", source))?;
+            Ok((None, None))
+        }
+        Err(source) => Err(io_error("read", source)),
+    }
+}
+
+/// Renames what has a name of ours and cannot be opened.
+fn set_foreign_aside(storage: &dyn Storage, name: &str) -> io::Result<()> {
+    let aside = storage.set_aside(name)?;
+    tracing::error!(dir = %storage.path().display(), file = name, aside, "what had the name of a file of a queue and was none was set aside");
+    Ok(())
+}
+
+/// Reads the header of one segment. What is behind `len_max` was never written by a log, and is not read.
+fn inspect(storage: &dyn Storage, first: u64, len_max: u64) -> Result<Found, OpenError> {
     let (dir, name) = (storage.path().to_owned(), segment_name(first));
     let read = || {
         let file = storage.open_at_start(&name)?;
@@ -169,7 +193,13 @@ fn inspect(storage: &dyn Storage, first: u64) -> Result<Found, OpenError> {
         let read = read_around_bad_sectors(&*file, &mut bytes, 0)?;
         Ok((len, SegmentHeader::decode(&bytes[..read])))
     };
-    match read() {
+    let read = read().map(|(len, header)| {
+        if len > len_max {
+            tracing::error!(dir = %dir.display(), segment = name, len, len_max, "a segment is longer than any that a queue writes; what is behind that is not read");
+        }
+        (len.min(len_max), header)
+    });
+    match read {
         Ok((len, Ok(header))) => Ok(Found { first, len, header: Some(header) }),
         Ok((len, Err(BadHeader::Damaged))) => {
             tracing::error!(dir = %dir.display(), segment = name, "a segment's header was found damaged; its records are kept");
@@ -178,6 +208,8 @@ fn inspect(storage: &dyn Storage, first: u64) -> Result<Found, OpenError> {
         Ok((_, Err(BadHeader::Version(found)))) => {
             Err(OpenError::Version { dir, file: name, found, known: VERSION })
         }
+        // It holds nothing that can be read, as one of another log does.
+        Err(error) if is_unusable(&error) => Ok(Found { first, len: 0, header: None }),
         Err(source) => Err(OpenError::Io { dir, doing: format!("read {name}"), source }),
     }
 }
@@ -195,6 +227,8 @@ struct Recovering<'a> {
     set_aside: u64,
     /// Upstream says how far it has the log: what is missing here may have arrived, and counts as lost after that only.
     does_upstream_say: bool,
+    /// The longest file of a segment: what is more of one was not written by a log, and must not evict records.
+    file_len_max: u64,
 }
 
 /// What was being done when the disk said no.
@@ -215,9 +249,9 @@ impl Recovering<'_> {
                 continue;
             }
             let name = segment_name(found.first);
-            let aside = format!("{name}{DAMAGED}");
+            let aside =
+                self.storage.set_aside(&name).map_err(|error| (format!("set {name} aside"), error))?;
             tracing::error!(dir = %self.storage.path().display(), segment = name, aside, "a file that holds no records of this queue was set aside");
-            self.storage.rename(&name, &aside).map_err(|error| (format!("set {name} aside"), error))?;
             self.set_aside += 1;
             let (first, last) = range.get_or_insert((found.first, found.first));
             (*first, *last) = ((*first).min(found.first), (*last).max(found.first));
@@ -241,6 +275,7 @@ impl Recovering<'_> {
                 is_damaged: found.header.is_none(),
                 expires_ms: u64::MAX,
                 first_gone_ms: 0,
+                allocated: found.len.min(self.file_len_max),
                 ..segment
             });
         }
@@ -371,7 +406,7 @@ impl Recovering<'_> {
             }
             segment.len = end;
         }
-        segment.allocated = segment.len;
+        segment.allocated = segment.len.min(self.file_len_max);
         // After a kill the records may be in the page cache only; they are given to readers as being on disk.
         file.sync_data()?;
         Ok((file, next, newest_ms))

@@ -24,7 +24,7 @@ pub(crate) struct Segment {
     pub(crate) epoch: Epoch,
     /// Bytes that are on disk, header included.
     pub(crate) len: u64,
-    /// Bytes of its file: `len` and what is allocated ahead.
+    /// Bytes of its file: `len` and what is allocated ahead. Less than `len` for a file that somebody enlarged.
     pub(crate) allocated: u64,
     /// Something that should stand in it does not.
     pub(crate) is_damaged: bool,

@@ -218,7 +218,7 @@ impl State {
 
     /// Bytes of the records, with frames and headers.
     pub(crate) fn bytes(&self) -> u64 {
-        self.segments.iter().map(|segment| segment.len).sum()
+        self.segments.iter().map(|segment| segment.len.min(segment.allocated)).sum()
     }
 
     /// The ledger that [`State::ledger_now`] gave did not reach the disk.

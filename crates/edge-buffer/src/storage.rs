@@ -2,13 +2,18 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::fs::OFlags;
+
 use crate::error::chain;
-use crate::format::LOCK_FILE;
+use crate::format::{DAMAGED, LOCK_FILE};
 use crate::page_cache;
+
+/// Names that are tried for what is set aside. Another one than the first is needed where a directory has it.
+const NAMES_ASIDE_MAX: u32 = 16;
 
 /// A file that is open for reading and writing at offsets.
 pub(crate) trait File: Send + Sync {
@@ -30,14 +35,19 @@ pub(crate) trait File: Send + Sync {
 pub(crate) trait Storage: Send + Sync {
     fn path(&self) -> &Path;
     fn names(&self) -> io::Result<Vec<String>>;
-    /// An empty file, in place of one that had the name.
+    /// An empty file, in place of one that had the name. What is no file is set aside.
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
+    /// `NotFound` also where something else than a regular file has the name.
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
     /// Opens a file of an earlier process for the first time: what is read of it is what the disk has, not what the kernel remembers.
     fn open_at_start(&self, name: &str) -> io::Result<Arc<dyn File>> {
         self.open(name)
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Gives an entry another name, under which it is never read: [`DAMAGED`] behind its own; that name.
+    fn set_aside(&self, name: &str) -> io::Result<String> {
+        rename_aside(name, |aside| self.rename(name, aside))
+    }
     fn remove(&self, name: &str) -> io::Result<()>;
     fn sync_dir(&self) -> io::Result<()>;
     /// Device and number of the file that has this name; `None` when there is none.
@@ -64,6 +74,7 @@ struct Handles {
 impl Directory {
     /// Makes the directory where it is missing and locks it; `WouldBlock` when someone else has it.
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        set_foreign_aside(path, Path::is_dir)?;
         Ok(Self { path: path.to_owned(), handles: Mutex::new(Handles::open(path)?) })
     }
 
@@ -78,8 +89,7 @@ impl Handles {
             fs::create_dir_all(path)?;
             sync_parent(path)?;
         }
-        let lock =
-            fs::OpenOptions::new().create(true).write(true).truncate(false).open(path.join(LOCK_FILE))?;
+        let lock = open_or_make(&path.join(LOCK_FILE), fs::OpenOptions::new().truncate(false))?;
         lock.try_lock()?;
         let directory = fs::File::open(path)?;
         // The directory itself, too: its lock stays when the file is removed. Not every file system has it (NFS).
@@ -101,8 +111,7 @@ impl Storage for Directory {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        let mut options = fs::OpenOptions::new();
-        Ok(Arc::new(options.read(true).write(true).create(true).truncate(true).open(self.path.join(name))?))
+        Ok(Arc::new(open_or_make(&self.path.join(name), fs::OpenOptions::new().truncate(true))?))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
@@ -121,7 +130,12 @@ impl Storage for Directory {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path.join(name))
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            // What is in it is not ours: only an empty one goes.
+            Err(error) if error.kind() == ErrorKind::IsADirectory => fs::remove_dir(path),
+            removed => removed,
+        }
     }
 
     fn sync_dir(&self) -> io::Result<()> {
@@ -129,7 +143,7 @@ impl Storage for Directory {
     }
 
     fn identity(&self, name: &str) -> io::Result<Option<(u64, u64)>> {
-        identity_at(&self.path.join(name))
+        entry_identity(&self.path.join(name))
     }
 
     fn remake(&self) -> io::Result<bool> {
@@ -157,21 +171,96 @@ impl Storage for Directory {
 
 /// Device and number of what has this path; `None` when nothing has, also because a file is in the place of a directory.
 fn identity_at(path: &Path) -> io::Result<Option<(u64, u64)>> {
-    match fs::metadata(path) {
+    identity_of(fs::metadata(path))
+}
+
+/// As [`identity_at`], of a symbolic link itself. Nothing is opened.
+pub(crate) fn entry_identity(path: &Path) -> io::Result<Option<(u64, u64)>> {
+    identity_of(fs::symlink_metadata(path))
+}
+
+fn identity_of(metadata: io::Result<fs::Metadata>) -> io::Result<Option<(u64, u64)>> {
+    match metadata {
         Ok(metadata) => Ok(Some((metadata.dev(), metadata.ino()))),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
+/// Opens a regular file. Never waits, follows no link, and does not touch what is something else: to open a device can do
+/// what its driver wants.
 fn open(path: &Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new().read(true).write(true).open(path)
+    open_regular(path, &mut fs::OpenOptions::new())
+}
+
+fn open_regular(path: &Path, options: &mut fs::OpenOptions) -> io::Result<fs::File> {
+    let check = |metadata: &fs::Metadata| {
+        let is_file = metadata.is_file().then_some(());
+        is_file.ok_or_else(|| io::Error::new(ErrorKind::NotFound, "something else than a file has the name"))
+    };
+    match fs::symlink_metadata(path) {
+        Ok(metadata) => check(&metadata)?,
+        // Whether it may be made, the options say.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let file = options.read(true).write(true).custom_flags(flags.bits() as i32).open(path)?;
+    // Somebody may have replaced it in between.
+    check(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// Opens a file or makes it; what has its path and cannot be opened is set aside.
+fn open_or_make(path: &Path, options: &mut fs::OpenOptions) -> io::Result<fs::File> {
+    set_foreign_aside(path, |path| !matches!(open(path), Err(error) if is_unusable(&error)))?;
+    open_regular(path, options.create(true))
+}
+
+/// Whether it is the entry that cannot be opened, and not the disk that fails: no regular file, or one that this user may not
+/// read and write.
+pub(crate) fn is_unusable(error: &io::Error) -> bool {
+    use ErrorKind::{ExecutableFileBusy, NotFound, PermissionDenied};
+    matches!(error.kind(), NotFound | PermissionDenied | ExecutableFileBusy)
+}
+
+/// Sets aside what has this path, unless it is what it should be.
+fn set_foreign_aside(path: &Path, is_right: impl Fn(&Path) -> bool) -> io::Result<()> {
+    let is_free = matches!(entry_identity(path), Ok(None));
+    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(());
+    };
+    if is_free || is_right(path) {
+        return Ok(());
+    }
+    let aside = rename_aside(name, |aside| fs::rename(path, dir.join(aside)))?;
+    tracing::error!(path = %path.display(), aside, "what had the name of a part of a queue and was none was set aside");
+    Ok(())
+}
+
+/// Renames to the first name that no directory has.
+fn rename_aside(name: &str, rename: impl Fn(&str) -> io::Result<()>) -> io::Result<String> {
+    use ErrorKind::{AlreadyExists, DirectoryNotEmpty, IsADirectory, NotADirectory};
+    let mut number = 1;
+    let mut aside = format!("{name}{DAMAGED}");
+    loop {
+        match rename(&aside) {
+            Ok(()) => return Ok(aside),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    AlreadyExists | DirectoryNotEmpty | IsADirectory | NotADirectory
+                ) && number < NAMES_ASIDE_MAX => {}
+            Err(error) => return Err(error),
+        }
+        number += 1;
+        aside = format!("{name}.{number}{DAMAGED}");
+    }
 }
 
 /// Opens a file outside of the log's directory at the log's start, or creates it.
 pub(crate) fn file_at(path: &Path) -> io::Result<Arc<dyn File>> {
-    let mut options = fs::OpenOptions::new();
-    let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+    let file = open_or_make(path, fs::OpenOptions::new().truncate(false))?;
     forget_cached(&file, path);
     Ok(Arc::new(file))
 }

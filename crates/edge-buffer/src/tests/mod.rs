@@ -6,6 +6,7 @@ mod epochs;
 mod every_step;
 mod faults;
 mod fence;
+mod foreign;
 mod lead;
 mod limits;
 mod loss_records;

@@ -5,6 +5,8 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use central_core::access::built_in;
+use central_core::access::permission::Permissions;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use schemas::names;
 use serde::{Deserialize, Serialize};
@@ -17,44 +19,54 @@ pub const LIFE_MS_DEFAULT: u64 = 365 * 24 * 3600 * 1000;
 /// Characters of a token's name.
 const NAME_LENGTH_MAX: usize = 128;
 
-/// What the bearer of a token may do.
-///
-/// A viewer reads everything but keys. An operator also writes, commands, and reads the keys of devices, because
-/// operators connect devices. An administrator also deletes: that destroys identities and their history.
+/// A built-in role for the whole site, as the command line and the store name it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Role {
     /// Reads.
     Viewer,
     /// Reads, writes, commands.
     Operator,
+    /// Reads, writes, commands, deletes.
+    Builder,
     /// Everything.
     Administrator,
 }
 
 impl Role {
+    /// From the least to the most.
+    pub const ALL: [Self; 4] = [Self::Viewer, Self::Operator, Self::Builder, Self::Administrator];
+
     /// As it is stored and printed.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
             Self::Operator => "operator",
+            Self::Builder => "builder",
             Self::Administrator => "administrator",
+        }
+    }
+
+    /// What it allows.
+    pub fn permissions(self) -> Permissions {
+        match self {
+            Self::Viewer => built_in::VIEWER,
+            Self::Operator => built_in::OPERATOR,
+            Self::Builder => built_in::BUILDER,
+            Self::Administrator => Permissions::ALL,
         }
     }
 }
 
-/// A role was not one of the three.
+/// A role was none of [`Role::ALL`].
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no role; allowed are viewer, operator, administrator")]
+#[error("`{0}` is no role; allowed are viewer, operator, builder, administrator")]
 pub struct UnknownRole(String);
 
 impl std::str::FromStr for Role {
     type Err = UnknownRole;
 
     fn from_str(text: &str) -> Result<Self, UnknownRole> {
-        [Self::Viewer, Self::Operator, Self::Administrator]
-            .into_iter()
-            .find(|role| role.as_str() == text)
-            .ok_or_else(|| UnknownRole(text.to_owned()))
+        Self::ALL.into_iter().find(|role| role.as_str() == text).ok_or_else(|| UnknownRole(text.to_owned()))
     }
 }
 
@@ -102,7 +114,7 @@ impl std::str::FromStr for TokenName {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct RoleAssignment {
-    /// IoT Central's id of a role, or `administrator`, `operator` or `viewer`.
+    /// IoT Central's id of a role, or `administrator`, `builder`, `operator` or `viewer`.
     pub role: String,
     /// The id of an organization; the role holds for the whole site when it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,7 +246,9 @@ mod tests {
 
     #[test]
     fn roles_are_ordered_by_what_they_may_do() {
-        assert!(Role::Viewer < Role::Operator && Role::Operator < Role::Administrator);
+        for pair in Role::ALL.windows(2) {
+            assert!(pair[0] < pair[1] && pair[0].permissions().is_within(pair[1].permissions()), "{pair:?}");
+        }
         assert!("root".parse::<Role>().unwrap_err().to_string().contains("viewer, operator"));
     }
 }

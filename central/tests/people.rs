@@ -399,6 +399,7 @@ async fn users_are_added_changed_and_removed_in_iot_centrals_shape() {
     assert!(roles["value"].as_array().unwrap().contains(&administrator), "{roles}");
     assert_eq!(central.get(&format!("/api/roles/{ADMINISTRATOR}")).await, administrator);
     assert_eq!(central.send(Method::GET, "/api/roles/none", None).await.0, 404);
+    assert_eq!(central.send(Method::GET, "/api/ext/roles/none", None).await.0, 404);
     central.end().await;
 }
 

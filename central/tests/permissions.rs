@@ -1,19 +1,19 @@
-//! Who may ask for what: every operation of `/openapi.json`, by every role, with a token, with a session and with nothing.
+//! Who may ask for what: every operation of `/openapi.json`, by every role, with a token, with a session and with nothing; and the
+//! page that says it.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
 mod common;
 
 use central::token::Role;
+use central_core::access::permission::Permission;
 use common::browser::{Browser, PASSWORD};
 use common::described::concrete;
 use common::{Central, STEP, start};
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
-const ROLES: [Role; 3] = [Role::Viewer, Role::Operator, Role::Administrator];
-
-/// What an operation needs by docs/operating/api-access.md; `None`: nothing.
+/// What an operation needs by docs/operating/permissions.md; `None`: nothing.
 fn needed(method: &str, path: &str) -> Option<Role> {
     let is_below = |root: &str| path == root || path.starts_with(&format!("{root}/"));
     match (method, path) {
@@ -30,9 +30,110 @@ fn needed(method: &str, path: &str) -> Option<Role> {
         }
         ("get", path) if path.starts_with("/api/enrollmentGroups/") => Some(Role::Operator),
         ("get", _) => Some(Role::Viewer),
-        ("delete", _) => Some(Role::Administrator),
+        ("delete", _) => Some(Role::Builder),
         _ => Some(Role::Operator),
     }
+}
+
+/// An operation of `/openapi.json`, and what it says of it.
+struct Described {
+    method: String,
+    template: String,
+    is_open: bool,
+    /// The id of the permission that it needs.
+    permission: Option<String>,
+}
+
+fn operations() -> Vec<Described> {
+    let document = serde_json::to_value(central::api::described().1).unwrap();
+    let mut all = Vec::new();
+    for (template, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            all.push(Described {
+                method: method.clone(),
+                template: template.clone(),
+                is_open: operation["security"].as_array().unwrap().is_empty(),
+                permission: operation["x-lineside-permission"].as_str().map(str::to_owned),
+            });
+        }
+    }
+    assert!(all.len() > 110, "{}", all.len());
+    all
+}
+
+#[test]
+fn every_operation_names_a_permission_that_exactly_the_roles_from_its_own_on_have() {
+    for described in operations() {
+        let name = format!("{} {}", described.method, described.template);
+        let needed = needed(&described.method, &described.template);
+        assert_eq!(needed.is_none(), described.is_open, "{name}");
+        if described.is_open || described.template == "/api/ext/session" {
+            assert_eq!(described.permission, None, "{name}");
+            continue;
+        }
+        let id = described.permission.unwrap_or_else(|| panic!("{name} needs no permission"));
+        for role in Role::ALL {
+            let has = role.permissions().iter().any(|permission| permission.id() == id);
+            assert_eq!(has, Some(role) >= needed, "{name}: {id} of {role:?}");
+        }
+    }
+}
+
+/// A table whose columns are as wide as their cells.
+fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        cells.fold("|".to_owned(), |line, cell| format!("{line} {cell} |")) + "\n"
+    };
+    let mut text = line(&mut head.iter().copied());
+    text += &line(&mut head.iter().map(|_| "---").collect::<Vec<_>>().into_iter());
+    rows.iter().for_each(|row| text += &line(&mut row.iter().map(String::as_str)));
+    text
+}
+
+/// `LINESIDE_WRITE_GOLDEN=1 cargo test -p central --test permissions page` writes the page anew.
+#[test]
+fn the_page_of_permissions_is_what_the_server_does() {
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating/permissions.md");
+    const BEGIN: &str = "<!-- written by central/tests/permissions.rs -->\n";
+    let by_role = |permission: Permission| {
+        let allowed = |role: &Role| if role.permissions().has(permission) { "yes" } else { "" }.to_owned();
+        Role::ALL.iter().map(allowed).collect::<Vec<_>>()
+    };
+    let code = |text: &str| format!("`{text}`");
+    let permissions: Vec<Vec<String>> = Permission::all()
+        .map(|permission| {
+            let needs: Vec<String> = permission.needs().iter().map(|one| code(one.id())).collect();
+            let first = [code(permission.id()), permission.meaning().to_owned(), needs.join(", ")];
+            first.into_iter().chain(by_role(permission)).collect()
+        })
+        .collect();
+    let operations: Vec<Vec<String>> = operations()
+        .into_iter()
+        .map(|described| {
+            let needs = match described.permission {
+                Some(id) => code(&id),
+                None if described.is_open => "nothing, without a token too".to_owned(),
+                None => "a session".to_owned(),
+            };
+            vec![code(&format!("{} {}", described.method.to_uppercase(), described.template)), needs]
+        })
+        .collect();
+    let head = ["Permission", "Allows to", "Needs", "viewer", "operator", "builder", "administrator"];
+    let written = format!(
+        "{BEGIN}\n{}\n## Operations\n\n{}",
+        table(&head, &permissions),
+        table(&["Operation", "Needs"], &operations)
+    );
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let (before, found) = page.split_at(page.find(BEGIN).unwrap());
+    if std::env::var_os("LINESIDE_WRITE_GOLDEN").is_some() {
+        std::fs::write(PAGE, format!("{before}{written}")).unwrap();
+        return;
+    }
+    assert!(
+        found == written,
+        "docs/operating/permissions.md is not what central does: write it anew as this test tells"
+    );
 }
 
 /// A user of a role, in a browser.
@@ -58,51 +159,46 @@ async fn every_operation_is_for_its_roles_whether_they_come_with_a_token_or_a_se
     let central = start(dir.path()).await;
     central.set_up(dir.path()).await;
     let (mut tokens, mut browsers) = (Vec::new(), Vec::new());
-    for role in ROLES {
+    for role in Role::ALL {
         tokens.push((role, central.new_token(role).await));
         browsers.push((role, user(&central, role).await));
     }
-    let document = central.get("/openapi.json").await;
     let mut tried = 0;
-    for (template, item) in document["paths"].as_object().unwrap() {
-        for (name, operation) in item.as_object().unwrap() {
-            let (path, method) =
-                (concrete(template), Method::from_bytes(name.to_uppercase().as_bytes()).unwrap());
-            let needed = needed(name, template);
-            let is_described_open = operation["security"].as_array().unwrap().is_empty();
-            assert_eq!(needed.is_none(), is_described_open, "{name} {template}");
-            let expect = |status: u16, role: Option<Role>, what: &str| {
-                let what = format!("{name} {path} as {role:?} {what}: {status}");
-                match needed {
-                    _ if status >= 500 => assert_eq!(status, 503, "{what}"),
-                    // Nothing is told but that the request is wrong.
-                    None => assert_ne!(status, 403, "{what}"),
-                    Some(_) if role.is_none() => assert_eq!(status, 401, "{what}"),
-                    Some(_) if template == "/api/ext/session" && what.contains("token") => {
-                        assert_eq!(status, 401, "{what}");
-                    }
-                    Some(needed) if role < Some(needed) => assert_eq!(status, 403, "{what}"),
-                    Some(_) => assert!(![401, 403].contains(&status), "{what}"),
+    for Described { method: name, template, .. } in operations() {
+        let (path, method) =
+            (concrete(&template), Method::from_bytes(name.to_uppercase().as_bytes()).unwrap());
+        let needed = needed(&name, &template);
+        let expect = |status: u16, role: Option<Role>, what: &str| {
+            let what = format!("{name} {path} as {role:?} {what}: {status}");
+            match needed {
+                _ if status >= 500 => assert_eq!(status, 503, "{what}"),
+                // Nothing is told but that the request is wrong.
+                None => assert_ne!(status, 403, "{what}"),
+                Some(_) if role.is_none() => assert_eq!(status, 401, "{what}"),
+                Some(_) if template == "/api/ext/session" && what.contains("token") => {
+                    assert_eq!(status, 401, "{what}");
                 }
-            };
-            let bare = central.http.request(method.clone(), central.url(&path));
-            expect(status(bare, &method).await, None, "with nothing");
-            for (role, token) in &tokens {
-                let request = central.http.request(method.clone(), central.url(&path));
-                let request = request.header("Authorization", token);
-                expect(status(request, &method).await, Some(*role), "with a token");
+                Some(needed) if role < Some(needed) => assert_eq!(status, 403, "{what}"),
+                Some(_) => assert!(![401, 403].contains(&status), "{what}"),
             }
-            for (role, browser) in &mut browsers {
-                let request = browser.request(method.clone(), &path);
-                expect(status(request, &method).await, Some(*role), "with a session");
-                if (name.as_str(), template.as_str()) == ("delete", "/api/ext/session") {
-                    *browser = central.sign_in(role.as_str(), PASSWORD).await;
-                }
-            }
-            tried += 7;
+        };
+        let bare = central.http.request(method.clone(), central.url(&path));
+        expect(status(bare, &method).await, None, "with nothing");
+        for (role, token) in &tokens {
+            let request = central.http.request(method.clone(), central.url(&path));
+            let request = request.header("Authorization", token);
+            expect(status(request, &method).await, Some(*role), "with a token");
         }
+        for (role, browser) in &mut browsers {
+            let request = browser.request(method.clone(), &path);
+            expect(status(request, &method).await, Some(*role), "with a session");
+            if (name.as_str(), template.as_str()) == ("delete", "/api/ext/session") {
+                *browser = central.sign_in(role.as_str(), PASSWORD).await;
+            }
+        }
+        tried += 1 + 2 * Role::ALL.len();
     }
-    assert!(tried > 500, "{tried}");
+    assert!(tried > 900, "{tried}");
     central.end().await;
 }
 

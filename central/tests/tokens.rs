@@ -99,7 +99,12 @@ async fn a_wrong_request_for_a_token_is_refused_by_its_field() {
     let (status, answer) = central.send(Method::PUT, "/api/apiTokens/a%0Ab", Some(body)).await;
     assert_eq!((status, &answer["error"]["code"]), (400, &json!("InvalidPath")), "{answer}");
     assert_eq!(central.get("/api/apiTokens").await["value"].as_array().unwrap().len(), 1);
-    for (role, shown) in [("administrator", ADMINISTRATOR), ("operator", OPERATOR), ("viewer", "viewer")] {
+    for (role, shown) in [
+        ("administrator", ADMINISTRATOR),
+        ("builder", "344138e9-8de4-4497-8c54-5237e96d6aaf"),
+        ("operator", OPERATOR),
+        ("viewer", "viewer"),
+    ] {
         let made = central.put(&format!("/api/apiTokens/{role}"), json!({"roles": [{"role": role}]})).await;
         assert_eq!(made["roles"][0]["role"], shown);
         let year = parse_rfc3339(made["expiry"].as_str().unwrap()).unwrap() - now_ms();

@@ -8,6 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use central_core::access::built_in;
 use serde_json::Value;
 use tower_service::Service as _;
 
@@ -18,7 +19,6 @@ use crate::audit::entry::{ActorKind, ChangeOutcome, Entry, EntryKind};
 use crate::audit::log::Audit;
 use crate::clock::now_ms;
 use crate::people::caller::{Caller, Who};
-use crate::token::Role;
 use edge_core::redact::quotes::Quotes;
 use edge_core::redact::{self, Named};
 
@@ -114,7 +114,13 @@ pub(super) async fn record(State(recorder): State<Recorder>, mut request: Reques
     let kind = if status == StatusCode::FORBIDDEN { EntryKind::Refused } else { requested };
     recorder.audit.end(
         begun,
-        ChangeOutcome { status: status.as_u16(), kind, is_own: caller.role < Role::Operator, before, after },
+        ChangeOutcome {
+            status: status.as_u16(),
+            kind,
+            is_own: caller.permissions.is_within(built_in::VIEWER),
+            before,
+            after,
+        },
     );
     response
 }

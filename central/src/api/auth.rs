@@ -1,4 +1,4 @@
-//! Who may ask for what: the token or session of every request, its role, and the API version.
+//! Who may ask for what: the token or session of every request, its permissions, and the API version.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,8 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use central_core::access::built_in::{BUILT_IN, Holds};
+use central_core::access::permission::{Permission, Permissions};
 use edge_hub::http_server::Proof;
 use percent_encoding::percent_decode_str;
 
@@ -17,6 +19,7 @@ use super::caller::ClientAddress;
 use super::credentials::{Credential, Credentials};
 use super::error::ApiError;
 use super::links::PublicAddress;
+use super::needed::{Needed, needed};
 use super::query::check_version;
 use super::token_use::TokenUse;
 use super::{assets, audited, session, shown};
@@ -29,7 +32,7 @@ use crate::store::Store;
 use crate::people::caller::{Caller, Who};
 use crate::people::service::People;
 use crate::store::{StoreError, tokens};
-use crate::token::{self, Grant, Presented, Role, Scheme};
+use crate::token::{self, Grant, Presented, Scheme};
 
 /// Open to everybody: they tell nothing about the site, or are how one gets in.
 const OPEN: &[(Method, &str)] = &[
@@ -96,7 +99,8 @@ impl Access {
     /// The answer to a request that may be made, as its maker may see it. It is made beside the async threads.
     async fn answer(&self, admitted: Admitted, mut request: Request, next: Next) -> Response {
         let Admitted { caller, credential } = admitted;
-        let (identity, role, path) = (Identity::of(&caller), caller.role, request.uri().path().to_owned());
+        let (identity, permissions) = (Identity::of(&caller), caller.permissions);
+        let path = request.uri().path().to_owned();
         let is_change = !is_read(request.method());
         let extensions = request.extensions_mut();
         extensions.insert(caller);
@@ -108,8 +112,9 @@ impl Access {
         }
         let changes_credentials = CREDENTIALS.iter().any(|root| path.starts_with(root));
         let quotes = self.quotes.clone();
-        let make =
-            |request| async move { shown::to_role(role, &path, next.run(request).await, &quotes).await };
+        let make = |request| async move {
+            shown::to_caller(permissions, &path, next.run(request).await, &quotes).await
+        };
         if !is_change {
             return self.answers.make(&identity, make(request)).await;
         }
@@ -121,7 +126,7 @@ impl Access {
     }
 }
 
-/// Lets a request through when its maker may do what it asks, and gives the answer that the maker's role may see. Behind it
+/// Lets a request through when its maker may do what it asks, and gives the answer that its maker may see. Behind it
 /// each request has a [`ClientAddress`] and, except at open paths, a [`Caller`].
 pub async fn authorize(State(access): State<Access>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
@@ -221,17 +226,18 @@ fn check(caller: &Caller, request: &Parts) -> Result<(), ApiError> {
         check_json(request)?;
     }
     let needed = match password_of(path) {
-        Some(user) if caller.session().is_some_and(|session| session.user.id.is(&user)) => Role::Viewer,
-        _ => needed_role(&request.method, path),
+        Some(user) if caller.session().is_some_and(|session| session.user.id.is(&user)) => {
+            Some(Needed::Nothing)
+        }
+        _ => needed(&request.method, path),
     };
-    if caller.role < needed {
-        return Err(ApiError::forbidden(format!(
-            "{} `{}` is of role {}; this needs {}",
-            caller.kind(),
-            caller.name(),
-            caller.role.as_str(),
-            needed.as_str()
-        )));
+    match needed {
+        Some(Needed::Nothing) => {}
+        Some(Needed::One(permission)) if caller.may(permission) => {}
+        Some(Needed::One(permission)) => return Err(lacks(caller, permission)),
+        // Whoever may do everything learns from the router what is wrong with the path or the method.
+        None if caller.permissions == Permissions::ALL => {}
+        None => return Err(ApiError::not_found(format!("there is no operation {} {path}", request.method))),
     }
     if path.starts_with("/api/") {
         check_version(request.uri.query().unwrap_or(""), !path.starts_with("/api/ext/"))?;
@@ -284,26 +290,16 @@ fn is_of_foreign_page(headers: &HeaderMap) -> bool {
     origin.is_none() || host.is_none() || origin != host
 }
 
-/// See [`Role`] for why.
-fn needed_role(method: &Method, path: &str) -> Role {
-    match *method {
-        // Whoever makes tokens or users has every role.
-        _ if is_below(path, "/api/apiTokens") || is_below(path, "/api/users") => Role::Administrator,
-        Method::GET | Method::HEAD if path == "/api/ext/audit" => Role::Administrator,
-        // Of others.
-        _ if password_of(path).is_some() => Role::Administrator,
-        _ if path == "/api/ext/session" => Role::Viewer,
-        Method::GET | Method::HEAD if shows_keys(path.trim_end_matches('/')) => Role::Operator,
-        // With the group's keys one may enrol anything.
-        Method::GET | Method::HEAD if path.starts_with("/api/enrollmentGroups/") => Role::Operator,
-        Method::GET | Method::HEAD => Role::Viewer,
-        Method::DELETE => Role::Administrator,
-        _ => Role::Operator,
-    }
-}
-
-fn is_below(path: &str, root: &str) -> bool {
-    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+fn lacks(caller: &Caller, permission: Permission) -> ApiError {
+    let has_it = BUILT_IN.iter().filter(|role| matches!(role.holds, Holds::Site(of) if of.has(permission)));
+    let roles: Vec<&str> = has_it.map(|role| role.display_name).collect();
+    ApiError::forbidden(format!(
+        "{} `{}` lacks the permission {}, which these roles have: {}",
+        caller.kind(),
+        caller.name(),
+        permission.id(),
+        roles.join(", ")
+    ))
 }
 
 /// The user of `/api/ext/users/{user_id}/password`.
@@ -311,10 +307,6 @@ fn password_of(path: &str) -> Option<String> {
     let (user, of) = path.strip_prefix("/api/ext/users/")?.split_once('/')?;
     let user = percent_decode_str(user).decode_utf8_lossy();
     (of == "password").then(|| user.into_owned())
-}
-
-fn shows_keys(path: &str) -> bool {
-    path.ends_with("/credentials") || path.ends_with("/attestation")
 }
 
 async fn caller(access: &Access, request: &Parts, address: ClientAddress) -> Result<Admitted, ApiError> {
@@ -332,7 +324,7 @@ async fn caller(access: &Access, request: &Parts, address: ClientAddress) -> Res
     match of_token(access, presented).await {
         Err(error) if error.is_unauthorized() => Err(access.token_use.wrong(error, address).await),
         other => other.map(|(grant, hash)| Admitted {
-            caller: Caller { who: Who::Token(grant.name), role: grant.role },
+            caller: Caller { permissions: grant.role.permissions(), who: Who::Token(grant.name) },
             credential: Credential::Token(hash),
         }),
     }
@@ -346,8 +338,9 @@ async fn of_session(access: &Access, request: &Parts) -> Result<Admitted, ApiErr
     })?;
     let session = access.people.session(secret).await?;
     let session = session.ok_or_else(|| ApiError::unauthorized("the session has ended; sign in again"))?;
-    let (role, credential) = (session.user.role, Credential::Session(session.hash.clone()));
-    Ok(Admitted { caller: Caller { who: Who::Session(session), role }, credential })
+    let permissions = session.user.role.permissions();
+    let credential = Credential::Session(session.hash.clone());
+    Ok(Admitted { caller: Caller { who: Who::Session(session), permissions }, credential })
 }
 
 async fn of_token(access: &Access, presented: Option<Presented>) -> Result<(Grant, String), ApiError> {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use central_core::access::permission::Permissions;
 use edge_core::error_chain::chain;
 use edge_hub::tasks;
 use tokio::sync::Notify;
@@ -14,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
 use crate::store::{Store, StoreError, sessions, tokens};
-use crate::token::Role;
 
 /// How often the store is read.
 const EVERY: Duration = Duration::from_secs(1);
@@ -29,14 +29,16 @@ pub(super) enum Credential {
 }
 
 impl Credential {
-    /// The role that it has now; `None` when it has ended.
-    fn role(&self, c: &rusqlite::Connection, now_ms: u64) -> rusqlite::Result<Option<Role>> {
+    /// What it allows now; `None` when it has ended.
+    fn permissions(&self, c: &rusqlite::Connection, now_ms: u64) -> rusqlite::Result<Option<Permissions>> {
         Ok(match self {
             Self::Token(hash) => {
                 let grant = tokens::find(c, hash)?;
-                grant.filter(|grant| grant.expires_ms > now_ms).map(|grant| grant.role)
+                grant.filter(|grant| grant.expires_ms > now_ms).map(|grant| grant.role.permissions())
             }
-            Self::Session(hash) => sessions::find(c, hash, now_ms)?.map(|session| session.user.role),
+            Self::Session(hash) => {
+                sessions::find(c, hash, now_ms)?.map(|session| session.user.role.permissions())
+            }
         })
     }
 }
@@ -44,7 +46,7 @@ impl Credential {
 #[derive(Debug)]
 struct Watched {
     credential: Credential,
-    role: Role,
+    permissions: Permissions,
     ended: CancellationToken,
 }
 
@@ -81,13 +83,13 @@ impl Credentials {
         self.0.changed.notify_one();
     }
 
-    /// Watches the credential that admitted a request with `role`.
-    pub(super) fn watch(&self, credential: Credential, role: Role) -> Watch {
+    /// Watches the credential that admitted a request with `permissions`.
+    pub(super) fn watch(&self, credential: Credential, permissions: Permissions) -> Watch {
         let ended = CancellationToken::new();
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
-        state.watched.insert(id, Watched { credential, role, ended: ended.clone() });
+        state.watched.insert(id, Watched { credential, permissions, ended: ended.clone() });
         if !state.is_running {
             state.is_running = true;
             let credentials = self.clone();
@@ -116,7 +118,7 @@ impl Credentials {
                 () = tokio::time::sleep(EVERY) => {}
                 () = self.0.stop.cancelled() => return,
             }
-            let snapshot: Vec<(u64, Credential, Role)> = {
+            let snapshot: Vec<(u64, Credential, Permissions)> = {
                 // Under the same lock as `watch`, which starts another task when none is running.
                 let mut state = self.state();
                 if state.watched.is_empty() {
@@ -124,15 +126,15 @@ impl Credentials {
                     return;
                 }
                 let snapshot =
-                    |(id, watched): (&u64, &Watched)| (*id, watched.credential.clone(), watched.role);
+                    |(id, watched): (&u64, &Watched)| (*id, watched.credential.clone(), watched.permissions);
                 state.watched.iter().map(snapshot).collect()
             };
             let now_ms = now_ms();
             let find_ended = move |c: &rusqlite::Connection| {
                 let mut ended = Vec::new();
-                for (id, credential, role) in snapshot {
-                    // A changed role ends the stream as well: what it sends was chosen for the role that it began with.
-                    if credential.role(c, now_ms)? != Some(role) {
+                for (id, credential, permissions) in snapshot {
+                    // Changed permissions end the stream as well: what it sends was chosen for those that it began with.
+                    if credential.permissions(c, now_ms)? != Some(permissions) {
                         ended.push(id);
                     }
                 }

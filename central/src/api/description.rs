@@ -12,15 +12,18 @@ use utoipa::openapi::{
     SecurityRequirement, Server,
 };
 
+use super::needed::{Needed, needed};
 use super::query::{API_VERSION, VERSIONS};
 
+/// The extension that names the permission of an operation.
+const PERMISSION: &str = "x-lineside-permission";
 /// The name of the errors' schema.
 const ERROR: &str = "ErrorBody";
 /// Answers of every operation that needs a token.
 const OF_ALL: [(&str, &str); 5] = [
     ("400", "the path, the query or the API version is wrong"),
     ("401", "the token or session is missing, unknown or expired"),
-    ("403", "the role of the token or user, or a limit, forbids it"),
+    ("403", "the token or user lacks the permission, or a limit forbids it"),
     ("429", "too much at once; try again"),
     ("503", "the store fails, or central is stopping"),
 ];
@@ -76,9 +79,19 @@ pub(super) fn complete(description: &mut OpenApi) {
                 // Open to everybody.
                 None => operation.security = Some(Vec::new()),
             }
+            add_permission(&method, path, operation);
             add_answers(&method, path, operation);
             operation.parameters.iter_mut().flatten().for_each(describe_form);
         }
+    }
+}
+
+/// Names what an operation needs, in an extension.
+fn add_permission(method: &Method, path: &str, operation: &mut Operation) {
+    if operation.security.as_ref().is_some_and(|security| !security.is_empty())
+        && let Some(Needed::One(permission)) = needed(method, path)
+    {
+        operation.extensions.get_or_insert_default().insert(PERMISSION.to_owned(), permission.id().into());
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{Method, StatusCode};
 use axum::{Extension, Json};
+use central_core::access::permission::Permission;
 use central_core::devices::import::read;
 use rusqlite::Connection;
 use schemas::timestamp::rfc3339;
@@ -23,7 +24,6 @@ use crate::people::service::People;
 use crate::services::Services;
 use crate::store::Store;
 use crate::store::operations::{self, Operation, OperationFault};
-use crate::token::Role;
 use crate::types::single_line::{SingleLine, TemplateId};
 
 /// Faults in an answer to a preview.
@@ -255,7 +255,7 @@ pub(super) async fn operation(
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct ExportRequest {
-    /// Whether keys and thumbprints are in it, for administrators only.
+    /// Whether keys and thumbprints are in it, which needs the permission connectivity.exportKeys.
     keys: Option<bool>,
     /// Of this template only; empty for those that have none.
     template: Option<String>,
@@ -278,17 +278,18 @@ pub(super) struct ExportBody {
 /// Writes devices into a file that IoT Central and central read, in parts of up to 10,000 devices.
 #[utoipa::path(post, path = "/api/ext/devices/export", tag = "ext", request_body = ExportRequest, security(("token" = [])),
     responses((status = 200, body = ExportBody),
-        (status = 403, description = "keys are for administrators only", body = ErrorBody)))]
+        (status = 403, description = "keys need the permission connectivity.exportKeys", body = ErrorBody)))]
 pub(super) async fn export(
     State(store): State<Store>,
     Extension(caller): Extension<Caller>,
     Body(request): Body<ExportRequest>,
 ) -> Answer<Json<ExportBody>> {
     let with_keys = request.keys.unwrap_or(false);
-    if with_keys && caller.role < Role::Administrator {
-        return Err(
-            ServiceError::Forbidden("keys: only administrators export keys; leave it out".into()).into()
-        );
+    if with_keys && !caller.may(Permission::ConnectivityExportKeys) {
+        return Err(ServiceError::Forbidden(
+            "keys: needs the permission connectivity.exportKeys; leave it out".into(),
+        )
+        .into());
     }
     let read = move |c: &Connection| {
         let after = request.after.unwrap_or_default();

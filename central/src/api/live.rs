@@ -15,6 +15,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
+use central_core::access::permission::Permission;
 use futures_util::stream;
 use schemas::names::DeviceId;
 use serde::Deserialize;
@@ -33,7 +34,6 @@ use crate::live::shares::Subscriber;
 use crate::live::{LiveFeed, Subscription};
 use crate::people::caller::Caller;
 use crate::services::Services;
-use crate::token::Role;
 use edge_core::redact::{self, Named};
 
 /// Devices of one stream.
@@ -92,8 +92,8 @@ pub(super) async fn events(
     let stream = Stream {
         first: last.is_none().then_some(first),
         subscription,
-        role: caller.role,
-        watch: credentials.watch(credential, caller.role),
+        sees_secrets: caller.may(Permission::SecretsView),
+        watch: credentials.watch(credential, caller.permissions),
         identity,
         answers,
         quotes: services.manifest_quotes.clone(),
@@ -128,7 +128,7 @@ fn devices(query: &str) -> Result<Option<BTreeSet<DeviceId>>, ApiError> {
 struct Stream {
     first: Option<String>,
     subscription: Subscription,
-    role: Role,
+    sees_secrets: bool,
     watch: Watch,
     identity: Identity,
     answers: Answers,
@@ -166,7 +166,7 @@ impl Stream {
     /// Makes what viewers see of these events, once for all of them, in a turn of the reader's. `None` ends the stream: the reader
     /// asks for too much at once, and comes again.
     async fn redact(&self, batch: &Batch) -> Option<()> {
-        if self.role >= Role::Operator || batch.events.iter().all(|event| event.redacted.get().is_some()) {
+        if self.sees_secrets || batch.events.iter().all(|event| event.redacted.get().is_some()) {
             return Some(());
         }
         let (events, quotes) = (batch.events.clone(), self.quotes.now().await.ok()?);
@@ -186,16 +186,16 @@ impl Stream {
         }
         for event in &batch.events {
             let (name, id) = (event.kind.as_str(), self.subscription.id(event.number));
-            let data = shown(event, self.role);
+            let data = shown(event, self.sees_secrets);
             let _ = write!(lines, "event: {name}\nid: {id}\ndata: {data}\n\n");
         }
         lines
     }
 }
 
-/// The data of an event as a role may see it; viewers see those that [`Stream::redact`] made. JSON has no line breaks of its own.
-fn shown(event: &Event, role: Role) -> &str {
-    if role >= Role::Operator {
+/// The data of an event as its reader may see it; who may read no secrets sees those that [`Stream::redact`] made. JSON has no line breaks of its own.
+fn shown(event: &Event, sees_secrets: bool) -> &str {
+    if sees_secrets {
         return &event.data;
     }
     event.redacted.get().map_or("{}", String::as_str)

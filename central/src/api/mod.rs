@@ -35,6 +35,7 @@ pub mod losses;
 pub mod manifest_previews;
 pub mod manifests;
 pub mod names;
+pub mod needed;
 pub mod overview;
 pub mod overview_tiles;
 pub mod paging;
@@ -217,6 +218,8 @@ pub fn described() -> (Router<Services>, OpenApi) {
         .routes(routes!(users::set_password))
         .routes(routes!(roles::list))
         .routes(routes!(roles::get))
+        .routes(routes!(roles::list_with_permissions))
+        .routes(routes!(roles::get_with_permissions))
         .routes(routes!(session::current, session::sign_in, session::sign_out))
         .routes(routes!(session::setup_needed, session::set_up))
         .routes(routes!(ext::health))

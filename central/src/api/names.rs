@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use central_core::access::permission::Permission;
 use schemas::names::ModuleId;
 use schemas::redaction::REDACTED;
 use schemas::timestamp::rfc3339;
@@ -17,7 +18,6 @@ use crate::people::caller::Caller;
 use crate::store::Store;
 use crate::store::devices;
 use crate::store::last_values::{self, NamedValue};
-use crate::token::Role;
 use edge_core::redact::names::is_secret_name;
 
 /// Whose names.
@@ -70,13 +70,14 @@ pub(super) async fn list(
         (query.module.is_none() || query.module == named.from.module)
             && query.component.as_ref().is_none_or(|component| *component == named.component)
     };
-    let shown = named.into_iter().filter(is_requested).map(|named| body(named, caller.role));
+    let shown =
+        named.into_iter().filter(is_requested).map(|named| body(named, caller.may(Permission::SecretsView)));
     Ok(Json(Page::whole(shown.collect())))
 }
 
-fn body(named: NamedValue, role: Role) -> NameBody {
+fn body(named: NamedValue, sees_secrets: bool) -> NameBody {
     let NamedValue { from, component, name, at_ms, enqueued_ms, value } = named;
-    let is_hidden = role < Role::Operator && is_secret_name(&name);
+    let is_hidden = !sees_secrets && is_secret_name(&name);
     let value = if is_hidden { Some(redacted()) } else { value };
     let is_number = value.as_ref().is_some_and(|value| is_number(value.get()));
     NameBody {

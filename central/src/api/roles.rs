@@ -1,22 +1,20 @@
-//! `/api/roles`, and the role assignments of tokens and users, by IoT Central's paths.
+//! `/api/roles` and `/api/ext/roles`, and the role assignments of tokens and users, by IoT Central's paths.
 
 use axum::Json;
+use central_core::access::built_in::{self, BUILT_IN, BuiltIn, Holds};
+use central_core::access::permission::{Permission, Permissions};
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, StrictPath};
 use super::list::Page;
-use crate::people::roles::{self, ROLES};
+use crate::people::roles;
 use crate::token::{Role, RoleAssignment};
 use crate::types::organizations::is_id;
 
-/// IoT Central's ids of the administrator, the operator and the viewer of an organization.
-const ORGANIZATION_ROLES: [&str; 3] = [
-    "c495eb57-eb18-489e-9802-62c474e5645c",
-    "b4935647-30e4-4ed3-9074-dcac66c2f8ef",
-    "84cc62c1-dabe-49d3-b16e-8b291232b285",
-];
 /// Roles that one token or user has.
 const ASSIGNMENTS_MAX: usize = 50;
 
@@ -46,12 +44,13 @@ fn role_of(assigned: &RoleAssignment, index: usize) -> Result<Option<Role>, ApiE
     let wrong =
         |field: &str, why: String| Err(ApiError::unprocessable(format!("roles.{index}.{field}: {why}")));
     let site_role = roles::by_id(&assigned.role);
-    let is_of_organization = ORGANIZATION_ROLES.contains(&assigned.role.as_str());
+    let is_of_organization =
+        built_in::by_id(&assigned.role).is_some_and(|role| role.holds == Holds::Organization);
     if site_role.is_none() && !is_of_organization {
         let ids: Vec<String> =
-            ROLES.iter().map(|(role, id, _)| format!("{id} ({})", role.as_str())).collect();
+            BUILT_IN.iter().map(|role| format!("{} ({})", role.id, role.display_name)).collect();
         let why = format!(
-            "found `{}`; allowed are viewer, operator, administrator, {}",
+            "found `{}`; allowed are viewer, operator, builder, administrator, {}",
             assigned.role,
             ids.join(", ")
         );
@@ -78,7 +77,7 @@ pub(super) fn beside(assignments: Vec<RoleAssignment>) -> Vec<RoleAssignment> {
 /// The assignments as they were written, or the one that stands for `role`.
 pub(super) fn shown(role: Role, kept: Vec<RoleAssignment>) -> Vec<RoleAssignment> {
     if kept.is_empty() {
-        return vec![RoleAssignment { role: roles::id(role).to_owned(), organization: None }];
+        return vec![RoleAssignment { role: roles::of(role).id.to_owned(), organization: None }];
     }
     kept
 }
@@ -91,7 +90,7 @@ pub(super) struct OfRole {
     role_id: String,
 }
 
-/// One of the roles of IoT Central that central has.
+/// A role, as IoT Central shows it.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct RoleBody {
@@ -99,20 +98,85 @@ pub(super) struct RoleBody {
     display_name: &'static str,
 }
 
-/// Lists the roles for the whole site.
+fn body(role: &BuiltIn) -> RoleBody {
+    RoleBody { id: role.id, display_name: role.display_name }
+}
+
+fn find(id: &str) -> Result<&'static BuiltIn, ApiError> {
+    built_in::by_id(id).ok_or_else(|| ApiError::not_found(format!("there is no role `{id}`")))
+}
+
+/// Lists the roles: those of the whole site from the most to the least, then those in an organization.
 #[utoipa::path(get, path = "/api/roles", tag = "roles", params(ApiVersion), security(("token" = [])),
     responses((status = 200, body = Page<RoleBody>)))]
 pub(super) async fn list() -> Json<Page<RoleBody>> {
-    let bodies = ROLES.map(|(_, id, display_name)| RoleBody { id, display_name });
-    Json(Page::whole(bodies.into()))
+    Json(Page::whole(BUILT_IN.iter().map(body).collect()))
 }
 
 /// One role.
 #[utoipa::path(get, path = "/api/roles/{role_id}", tag = "roles", params(OfRole, ApiVersion),
     security(("token" = [])), responses((status = 200, body = RoleBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(StrictPath(of): StrictPath<OfRole>) -> Answer<Json<RoleBody>> {
-    let found = ROLES.iter().find(|(_, id, _)| *id == of.role_id);
-    let (_, id, display_name) =
-        found.ok_or_else(|| ApiError::not_found(format!("there is no role `{}`", of.role_id)))?;
-    Ok(Json(RoleBody { id, display_name }))
+    Ok(Json(body(find(&of.role_id)?)))
+}
+
+/// The id of a permission.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(transparent)]
+pub(super) struct PermissionId(Permission);
+
+impl PartialSchema for PermissionId {
+    fn schema() -> RefOr<Schema> {
+        let text = ObjectBuilder::new().schema_type(SchemaType::Type(Type::String));
+        text.enum_values(Some(Permission::all().map(Permission::id))).build().into()
+    }
+}
+
+impl ToSchema for PermissionId {}
+
+/// The ids of the permissions of a set.
+pub(super) fn permission_ids(permissions: Permissions) -> Vec<PermissionId> {
+    permissions.iter().map(PermissionId).collect()
+}
+
+/// A role with what it allows.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RoleWithPermissions {
+    /// As in `/api/roles`.
+    id: &'static str,
+    display_name: &'static str,
+    /// Whether it holds in an organization. Such a role is kept with a user or token and allows nothing.
+    is_of_organization: bool,
+    /// What it allows.
+    permissions: Vec<PermissionId>,
+}
+
+fn with_permissions(role: &BuiltIn) -> RoleWithPermissions {
+    let permissions = match role.holds {
+        Holds::Site(permissions) => permissions,
+        Holds::Organization => Permissions::default(),
+    };
+    RoleWithPermissions {
+        id: role.id,
+        display_name: role.display_name,
+        is_of_organization: role.holds == Holds::Organization,
+        permissions: permission_ids(permissions),
+    }
+}
+
+/// Lists the roles with what each allows.
+#[utoipa::path(get, path = "/api/ext/roles", tag = "roles", security(("token" = [])),
+    responses((status = 200, body = Page<RoleWithPermissions>)))]
+pub(super) async fn list_with_permissions() -> Json<Page<RoleWithPermissions>> {
+    Json(Page::whole(BUILT_IN.iter().map(with_permissions).collect()))
+}
+
+/// One role with what it allows.
+#[utoipa::path(get, path = "/api/ext/roles/{role_id}", tag = "roles", params(OfRole), security(("token" = [])),
+    responses((status = 200, body = RoleWithPermissions), (status = 404, body = ErrorBody)))]
+pub(super) async fn get_with_permissions(
+    StrictPath(of): StrictPath<OfRole>,
+) -> Answer<Json<RoleWithPermissions>> {
+    Ok(Json(with_permissions(find(&of.role_id)?)))
 }

@@ -2,6 +2,7 @@
 
 use axum::extract::{RawQuery, State};
 use axum::{Extension, Json};
+use central_core::access::permission::Permission;
 use schemas::names::{Identity, ModuleId};
 use schemas::timestamp::{parse_rfc3339, rfc3339};
 use serde::{Deserialize, Serialize};
@@ -18,7 +19,6 @@ use crate::store::Store;
 use crate::store::devices;
 use crate::store::losses::{self, StoredLoss};
 use crate::store::series_reading::{self, SeriesQuery};
-use crate::token::Role;
 use edge_core::redact::names::is_secret_name;
 
 /// Names of one request.
@@ -192,10 +192,12 @@ pub(super) async fn get(
     RawQuery(query): RawQuery,
 ) -> Answer<Json<SeriesBody>> {
     let Requesting { query } = Requesting::read(of, query.as_deref().unwrap_or(""), now_ms())?;
-    if caller.role < Role::Operator
+    if !caller.may(Permission::SecretsView)
         && let Some(name) = query.names.iter().find(|name| is_secret_name(name))
     {
-        return Err(ApiError::forbidden(format!("`{name}` may hold a secret; operators may read it")));
+        return Err(ApiError::forbidden(format!(
+            "`{name}` may hold a secret; it needs the permission secrets.view"
+        )));
     }
     let requested = query.clone();
     let read = move |c: &rusqlite::Connection| {

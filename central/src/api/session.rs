@@ -15,6 +15,7 @@ use super::caller::ClientAddress;
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::Body;
 use super::links::PublicAddress;
+use super::roles::{PermissionId, permission_ids};
 use crate::people::caller::Caller;
 use crate::people::error::PeopleError;
 use crate::people::names::InvalidUserName;
@@ -107,10 +108,12 @@ pub(super) struct SessionUser {
     id: String,
     /// What the user signs in with.
     name: String,
-    /// `viewer`, `operator` or `administrator`.
+    /// `viewer`, `operator`, `builder` or `administrator`.
     role: &'static str,
     /// For people.
     role_name: &'static str,
+    /// What the role allows.
+    permissions: Vec<PermissionId>,
 }
 
 fn body(session: &Session) -> SessionBody {
@@ -120,7 +123,8 @@ fn body(session: &Session) -> SessionBody {
             id: user.id.to_string(),
             name: user.name.to_string(),
             role: user.role.as_str(),
-            role_name: roles::display_name(user.role),
+            permissions: permission_ids(user.role.permissions()),
+            role_name: roles::of(user.role).display_name,
         },
         expires_at: rfc3339(session.expires_ms()),
         csrf: None,

@@ -3,16 +3,20 @@
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
+use central_core::access::permission::{Permission, Permissions};
 
 use super::error::ApiError;
 use crate::deployments::quotes::{GatewayQuotes, ManifestQuotes};
-use crate::token::Role;
 use edge_core::redact::{self, Named};
 
-/// An answer to a request for `path`, as a caller of this role may see it. Operators see all of it, because they write manifests
-/// and read keys anyway.
-pub(super) async fn to_role(role: Role, path: &str, response: Response, quotes: &ManifestQuotes) -> Response {
-    if role >= Role::Operator {
+/// An answer to a request for `path`, as a caller with these permissions may see it.
+pub(super) async fn to_caller(
+    permissions: Permissions,
+    path: &str,
+    response: Response,
+    quotes: &ManifestQuotes,
+) -> Response {
+    if permissions.has(Permission::SecretsView) {
         return response;
     }
     match quotes.now().await {

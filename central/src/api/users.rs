@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
+use central_core::access::permission::Permission;
 use rusqlite::Connection;
 use schemas::timestamp::rfc3339;
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ use crate::people::service::People;
 use crate::people::user::User;
 use crate::store::Store;
 use crate::store::users;
-use crate::token::{Role, RoleAssignment};
+use crate::token::RoleAssignment;
 
 /// What a user belongs to; central has one organization.
 const ORGANIZATION: &str = "root";
@@ -249,8 +250,10 @@ pub(super) async fn set_password(
             })?;
             people.change_password(from.0, &own.name, current, &request.password).await?;
         }
-        None if caller.role < Role::Administrator => {
-            return Err(ApiError::forbidden("only administrators set the passwords of other users"));
+        None if !caller.may(Permission::UsersManage) => {
+            return Err(ApiError::forbidden(
+                "the password of another user needs the permission users.manage",
+            ));
         }
         None => people.set_password(&of.user_id, &request.password).await?,
     }

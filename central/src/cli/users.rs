@@ -8,7 +8,7 @@ use central::people::accounts;
 use central::people::error::PeopleError;
 use central::people::names::UserName;
 use central::people::password::NewPassword;
-use central::people::roles::display_name;
+use central::people::roles;
 use central::people::setup_code;
 use central::store::{audit, users};
 use central::token::Role;
@@ -117,7 +117,7 @@ fn list(data: &DataArgs) -> anyhow::Result<()> {
             "{}\t{}\t{}\t{}\t{}",
             user.id,
             user.name,
-            display_name(user.role),
+            roles::of(user.role).display_name,
             rfc3339(user.created_ms),
             user.signed_in_ms.map_or_else(|| "never".to_owned(), rfc3339),
         ));

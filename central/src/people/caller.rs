@@ -1,7 +1,8 @@
 //! Who makes a request.
 
+use central_core::access::permission::{Permission, Permissions};
+
 use super::session::Session;
-use crate::token::Role;
 
 /// Who makes a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -9,7 +10,7 @@ pub struct Caller {
     /// A program or a person.
     pub who: Who,
     /// What it may do.
-    pub role: Role,
+    pub permissions: Permissions,
 }
 
 /// The bearer of a token, or a user who signed in.
@@ -35,6 +36,10 @@ impl Caller {
             Who::Token(_) => "token",
             Who::Session(_) => "user",
         }
+    }
+
+    pub fn may(&self, permission: Permission) -> bool {
+        self.permissions.has(permission)
     }
 
     /// The session, when it is a user's.

@@ -17,7 +17,25 @@ const audit = [];
 const users = new Map(
   EMPTY ? [] : [["night-shift", { role: "administrator", password: "night-shift-pass" }]],
 );
-const ROLES = { viewer: "Viewer", operator: "Operator", administrator: "Administrator" };
+const ROLES = { administrator: "Administrator", builder: "Builder", operator: "Operator", viewer: "Viewer" };
+const PERMISSIONS = Object.entries({
+  deviceTemplates: "view manage delete",
+  deviceInstances: "view update create delete executeCommands export",
+  edgeManifests: "view manage deploy delete",
+  connectivity: "view readInstance manageInstance exportKeys readGlobal manageGlobal deleteGlobal",
+  secrets: "view",
+  auditLog: "view",
+  roles: "view",
+  users: "view manage delete",
+  apiTokens: "view create delete",
+}).flatMap(([area, acts]) => acts.split(" ").map((act) => `${area}.${act}`));
+const LACKS = {
+  administrator: /^$/,
+  builder: /^(users|apiTokens|auditLog)|exportKeys/,
+  operator: /^(users|apiTokens|auditLog)|exportKeys|delete/,
+  viewer: /^(users|apiTokens|auditLog|secrets)|\.(?!view$)/,
+};
+const permissionsOf = (role) => PERMISSIONS.filter((id) => !LACKS[role].test(id));
 let session = null;
 let eventNumber = 0;
 let messageNumber = 1000;
@@ -510,8 +528,18 @@ function answer(method, segments, query, body) {
         nextBefore: null,
       },
     ];
-  if (path === "/api/roles")
-    return [200, { value: Object.entries(ROLES).map(([id, displayName]) => ({ id, displayName })) }];
+  if (path === "/api/ext/roles")
+    return [
+      200,
+      {
+        value: Object.entries(ROLES).map(([id, displayName]) => ({
+          id,
+          displayName,
+          isOfOrganization: false,
+          permissions: permissionsOf(id),
+        })),
+      },
+    ];
   if (segments[1] === "users" || path.startsWith("/api/ext/users")) return ofUsers(method, segments, body);
   if (segments[1] === "apiTokens") return ofTokens(method, segments[2]);
   if (segments[1] === "deploymentManifests") return ofManifests(method, segments[2], body);
@@ -528,7 +556,13 @@ function signIn(user, password, isFirst) {
   const known = users.get(user);
   if (!known || known.password !== password) throw new Refused(401, "the user name or the password is wrong");
   session = {
-    user: { id: user, name: user, role: known.role, roleName: ROLES[known.role] },
+    user: {
+      id: user,
+      name: user,
+      role: known.role,
+      roleName: ROLES[known.role],
+      permissions: permissionsOf(known.role),
+    },
     expiresAt: ago(-12 * 3600_000),
     csrf: null,
   };

@@ -19,6 +19,7 @@ const ROOTS = [
   "OverviewTiles",
   "PreviewBody",
   "RecentCommand",
+  "RoleWithPermissions",
   "RolloutBody",
   "RouteTestBody",
   "SessionBody",

@@ -98,7 +98,7 @@ export interface components {
         DeviceState: {
             /** @description Whether it is connected. */
             connectivity: components["schemas"]["Connectivity"];
-            /** @description Where its registration stands. */
+            /** @description State of its registration. */
             lifecycle: components["schemas"]["Lifecycle"];
             /**
              * Format: int32
@@ -126,7 +126,7 @@ export interface components {
          */
         Connectivity: "connected" | "disconnected" | "never" | "unknown";
         /**
-         * @description Where a registration stands: IoT Central's words.
+         * @description State of a registration, in IoT Central's terms.
          * @enum {string}
          */
         Lifecycle: "Registered" | "Provisioned" | "Blocked" | "WaitingForApproval";
@@ -413,6 +413,18 @@ export interface components {
             /** @description What was to be run; of a component, `{component}*{name}`. */
             name: string;
         };
+        /** @description A role with what it allows. */
+        RoleWithPermissions: {
+            displayName: string;
+            /** @description As in `/api/roles`. */
+            id: string;
+            /** @description Whether it holds in an organization. Such a role is kept with a user or token and allows nothing. */
+            isOfOrganization: boolean;
+            /** @description What it allows. */
+            permissions: components["schemas"]["PermissionId"][];
+        };
+        /** @enum {string} */
+        PermissionId: "deviceTemplates.view" | "deviceTemplates.manage" | "deviceTemplates.delete" | "deviceInstances.view" | "deviceInstances.update" | "deviceInstances.create" | "deviceInstances.delete" | "deviceInstances.executeCommands" | "deviceInstances.export" | "edgeManifests.view" | "edgeManifests.manage" | "edgeManifests.deploy" | "edgeManifests.delete" | "connectivity.view" | "connectivity.readInstance" | "connectivity.manageInstance" | "connectivity.exportKeys" | "connectivity.readGlobal" | "connectivity.manageGlobal" | "connectivity.deleteGlobal" | "secrets.view" | "auditLog.view" | "roles.view" | "users.view" | "users.manage" | "users.delete" | "apiTokens.view" | "apiTokens.create" | "apiTokens.delete";
         /** @description The gateways of a manifest, those first that need a person. */
         RolloutBody: {
             /** @description All gateways that the manifest is assigned to, by state. */
@@ -488,7 +500,7 @@ export interface components {
         };
         /** @description A session, as its user sees it. */
         SessionBody: {
-            /** @description Always null: changes are told from those of foreign pages by `Sec-Fetch-Site`, `Origin` and their content type. */
+            /** @description Always null: changes are distinguished from those of foreign pages by `Sec-Fetch-Site`, `Origin` and their content type. */
             csrf?: string | null;
             /**
              * Format: date-time
@@ -502,7 +514,9 @@ export interface components {
             id: string;
             /** @description What the user signs in with. */
             name: string;
-            /** @description `viewer`, `operator` or `administrator`. */
+            /** @description What the role allows. */
+            permissions: components["schemas"]["PermissionId"][];
+            /** @description `viewer`, `operator`, `builder` or `administrator`. */
             role: string;
             /** @description For people. */
             roleName: string;

@@ -1,11 +1,9 @@
 // Who is signed in, and what that role may do. central decides; the console only leaves out what would be refused.
 
 import { ApiError, get, post, remove, whenSignedOut } from "./api";
-import type { Session } from "./types";
+import type { PermissionId, Session } from "./types";
 
 type Phase = "asking" | "setup" | "out" | "in" | "unreached";
-
-const RANK: Record<string, number> = { viewer: 0, operator: 1, administrator: 2 };
 
 class SessionStore {
   phase = $state<Phase>("asking");
@@ -65,10 +63,8 @@ class SessionStore {
     this.phase = "in";
   }
 
-  /** Whether the role reaches that of the name. */
-  may(role: "operator" | "administrator"): boolean {
-    const own = RANK[this.current?.user.role ?? "viewer"] ?? 0;
-    return own >= (RANK[role] ?? 0);
+  may(permission: PermissionId): boolean {
+    return this.current?.user.permissions.includes(permission) ?? false;
   }
 }
 

@@ -21,6 +21,7 @@ export type GridCounts = {
 };
 
 export type Session = Schemas["SessionBody"];
+export type PermissionId = Schemas["PermissionId"];
 
 export type Device = Schemas["DeviceBody"];
 
@@ -164,10 +165,10 @@ export type User = {
   email?: string;
   roles: { role: string; organization?: string }[];
 };
-export type Role = { id: string; displayName: string };
+export type Role = Schemas["RoleWithPermissions"];
 export type Token = {
   id: string;
-  roles: { role: string }[];
+  roles: { role: string; organization?: string }[];
   expiry?: string;
   token?: string;
   lastUsed?: string | null;

@@ -1,0 +1,4 @@
+//! What users and tokens may do: permissions, and the roles that consist of them.
+
+pub mod built_in;
+pub mod permission;

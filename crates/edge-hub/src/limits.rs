@@ -42,6 +42,10 @@ pub struct Limits {
     pub retained_bytes_per_identity: u64,
     /// Bytes of all filters of one identity.
     pub subscription_bytes_per_identity: u64,
+    /// Wills of the clients of one identity, until they are published or void.
+    pub wills_per_identity: u64,
+    /// Bytes of the wills of one identity.
+    pub will_bytes_per_identity: u64,
     /// Packets that an identity may send in a second, beside those that settle what it was sent; 0 for no limit.
     pub packets_per_second: u64,
     /// Filters that an identity may subscribe to or give up in a second; 0 for no limit.
@@ -65,6 +69,8 @@ impl Default for Limits {
             retained_messages_per_identity: server.identity.retained_messages_max,
             retained_bytes_per_identity: server.identity.retained_bytes_max,
             subscription_bytes_per_identity: server.identity.subscription_bytes_max,
+            wills_per_identity: server.identity.wills_max,
+            will_bytes_per_identity: server.identity.will_bytes_max,
             packets_per_second: server.identity.packets_per_second,
             filters_per_second: server.identity.filters_per_second,
         }
@@ -90,6 +96,8 @@ impl Limits {
                 retained_messages_max: self.retained_messages_per_identity,
                 retained_bytes_max: self.retained_bytes_per_identity,
                 subscription_bytes_max: self.subscription_bytes_per_identity,
+                wills_max: self.wills_per_identity,
+                will_bytes_max: self.will_bytes_per_identity,
                 packets_per_second: self.packets_per_second,
                 filters_per_second: self.filters_per_second,
             },

@@ -36,15 +36,22 @@ pub(crate) enum Resource {
     RetainedBytes,
     /// Bytes of filters, in all its sessions.
     SubscriptionBytes,
+    /// Wills of its clients, from CONNECT until they are published or void.
+    Wills,
+    /// Their bytes.
+    WillBytes,
 }
 
 impl Resource {
-    const ALL: [Self; 5] = [
+    const COUNT: usize = 7;
+    const ALL: [Self; Self::COUNT] = [
         Self::Connections,
         Self::Sessions,
         Self::RetainedMessages,
         Self::RetainedBytes,
         Self::SubscriptionBytes,
+        Self::Wills,
+        Self::WillBytes,
     ];
 
     /// Its name in `[limits]`.
@@ -55,6 +62,8 @@ impl Resource {
             Self::RetainedMessages => "retained_messages_per_identity",
             Self::RetainedBytes => "retained_bytes_per_identity",
             Self::SubscriptionBytes => "subscription_bytes_per_identity",
+            Self::Wills => "wills_per_identity",
+            Self::WillBytes => "will_bytes_per_identity",
         }
     }
 }
@@ -90,7 +99,7 @@ pub(crate) struct Limits {
     /// How long publishers may wait for space in the queues of the identity's sessions.
     pub publishers_wait: Duration,
     /// By [`Resource`].
-    max: [u64; 5],
+    max: [u64; Resource::COUNT],
     /// By [`Rate`]; 0 for no limit.
     per_second: [u64; Rate::COUNT],
 }
@@ -106,6 +115,8 @@ impl From<&MqttServerSettings> for Limits {
                 Resource::RetainedMessages => of.retained_messages_max,
                 Resource::RetainedBytes => of.retained_bytes_max,
                 Resource::SubscriptionBytes => of.subscription_bytes_max,
+                Resource::Wills => of.wills_max,
+                Resource::WillBytes => of.will_bytes_max,
             }),
             per_second: [
                 of.packets_per_second,
@@ -114,6 +125,18 @@ impl From<&MqttServerSettings> for Limits {
                 of.filters_per_second,
             ],
         }
+    }
+}
+
+impl Limits {
+    /// Of all identities together. What is not limited here is limited where it is kept.
+    fn of_all(settings: &MqttServerSettings) -> Self {
+        let max = Resource::ALL.map(|resource| match resource {
+            Resource::Wills => settings.wills_max,
+            Resource::WillBytes => settings.will_bytes_max,
+            _ => u64::MAX,
+        });
+        Self { publishers_wait: Duration::ZERO, max, per_second: [0; Rate::COUNT] }
     }
 }
 
@@ -132,6 +155,8 @@ pub(crate) fn subscription_bytes(filter: &str) -> u64 {
 /// What the identities of one server use.
 #[derive(Debug)]
 pub(crate) struct Quotas {
+    /// What all of them use together, where that is counted here.
+    pub all: Arc<Usage>,
     limits: Arc<Limits>,
     by_identity: Mutex<HashMap<Box<str>, Arc<Usage>>>,
 }
@@ -141,7 +166,7 @@ pub(crate) struct Quotas {
 pub(crate) struct Usage {
     limits: Arc<Limits>,
     /// By [`Resource`].
-    used: [AtomicU64; 5],
+    used: [AtomicU64; Resource::COUNT],
     /// `None` when publishers have not waited for it.
     waited: Mutex<Option<Box<Waited>>>,
     /// `None` when it has all that it may: an idle client has no memory for them.
@@ -167,11 +192,18 @@ impl Rates {
 pub(crate) struct Used {
     usage: Arc<Usage>,
     resource: Resource,
+    amount: u64,
+}
+
+impl Used {
+    pub(crate) fn amount(&self) -> u64 {
+        self.amount
+    }
 }
 
 impl Drop for Used {
     fn drop(&mut self) {
-        self.usage.give_back(self.resource, 1);
+        self.usage.give_back(self.resource, self.amount);
     }
 }
 
@@ -183,8 +215,9 @@ struct Waited {
 }
 
 impl Quotas {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self { limits: Arc::new(limits), by_identity: Mutex::default() }
+    pub(crate) fn new(settings: &MqttServerSettings) -> Self {
+        let all = Arc::new(Usage::new(Arc::new(Limits::of_all(settings))));
+        Self { all, limits: Arc::new(Limits::from(settings)), by_identity: Mutex::default() }
     }
 
     /// The usage of the identity that has a session with this client id.
@@ -225,7 +258,8 @@ impl Usage {
         self.replace(resource, 0, amount)
     }
 
-    /// Takes more of something in place of what is given back soon after.
+    /// Takes more of something in place of what is given back soon after. What does not grow is taken in any case: what was
+    /// there at a start may be beyond the limit.
     ///
     /// # Errors
     /// As [`Usage::take`].
@@ -233,7 +267,7 @@ impl Usage {
         let max = self.limits.max[resource as usize];
         let more = |used: u64| {
             let used = used.checked_add(amount)?;
-            (used.saturating_sub(before) <= max).then_some(used)
+            (amount <= before || used.saturating_sub(before) <= max).then_some(used)
         };
         let used = &self.used[resource as usize];
         match used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more) {
@@ -256,7 +290,27 @@ impl Usage {
         } else {
             self.take(resource, 1)?
         }
-        Ok(Used { usage: self.clone(), resource })
+        Ok(Used { usage: self.clone(), resource, amount: 1 })
+    }
+
+    /// Takes more of something, as [`Usage::replace`] does, that is given back by being dropped.
+    ///
+    /// # Errors
+    /// As [`Usage::take`].
+    pub(crate) fn hold_in_place_of(
+        self: &Arc<Self>,
+        resource: Resource,
+        before: u64,
+        amount: u64,
+    ) -> Result<Used, QuotaExceeded> {
+        self.replace(resource, before, amount)?;
+        Ok(Used { usage: self.clone(), resource, amount })
+    }
+
+    /// What it has already, from before a restart; it is given back when that is dropped.
+    pub(crate) fn hold_again(self: &Arc<Self>, resource: Resource, amount: u64) -> Used {
+        self.add(resource, amount);
+        Used { usage: self.clone(), resource, amount }
     }
 
     /// What it has already, from before a restart or in place of something that it gives back.
@@ -350,16 +404,16 @@ mod tests {
     use super::*;
 
     fn quotas() -> Quotas {
-        Quotas::new(Limits::from(&MqttServerSettings::default()))
+        Quotas::new(&MqttServerSettings::default())
     }
 
     proptest! {
         #[test]
         fn an_identity_has_what_it_took_and_did_not_give_back_and_never_more_than_it_may(
-            steps in prop::collection::vec((0usize..5, 0u64..3_000, any::<bool>()), 1..200),
+            steps in prop::collection::vec((0..Resource::COUNT, 0u64..3_000, any::<bool>()), 1..200),
         ) {
             let usage = Usage::new(Arc::new(Limits::from(&MqttServerSettings::default())));
-            let mut expected = [0_u64; 5];
+            let mut expected = [0_u64; Resource::COUNT];
             for (index, amount, is_taken) in steps {
                 let resource = Resource::ALL[index];
                 let max = usage.limits.max[index];

@@ -18,6 +18,10 @@ pub struct IdentitySettings {
     pub retained_bytes_max: u64,
     /// Bytes of filters over all its sessions, with what each holds beside; beyond, the SUBACK refuses.
     pub subscription_bytes_max: u64,
+    /// Wills of its clients, of those that are here and of those that are gone; beyond, CONNECT is refused.
+    pub wills_max: u64,
+    /// Their bytes, with what each holds beside.
+    pub will_bytes_max: u64,
     /// Packets in a second, beside those that settle what it was sent; 0 for no limit. Beyond, it is not read from for a while.
     pub packets_per_second: u64,
     /// Filters that it subscribes to or gives up in a second; 0 for no limit. Beyond, it is not read from for a while.
@@ -34,6 +38,9 @@ impl Default for IdentitySettings {
             retained_messages_max: 5_000,
             retained_bytes_max: 16 << 20,
             subscription_bytes_max: 8 << 20,
+            // One for each connection.
+            wills_max: 1_000,
+            will_bytes_max: 8 << 20,
             // More than one client can send in a second on the machines that gateways are.
             packets_per_second: 400_000,
             // All the filters of five clients at once. Each changes the table that every publisher reads.
@@ -88,6 +95,10 @@ pub struct MqttServerSettings {
     pub retained_messages_max: usize,
     /// Their bytes.
     pub retained_bytes_max: usize,
+    /// Wills of all clients; beyond, a CONNECT with a will is refused.
+    pub wills_max: u64,
+    /// Their bytes.
+    pub will_bytes_max: u64,
     /// Bytes of the journal's files; beyond, what has to be kept is refused.
     pub journal_bytes_max: u64,
     /// A file outside of the journal's directory that tells what was in it when that is gone; `None` for none.
@@ -140,6 +151,9 @@ impl Default for MqttServerSettings {
             queued_bytes_max: 128 << 20,
             retained_messages_max: 10_000,
             retained_bytes_max: 32 << 20,
+            // One for each connection, and of those that are gone as many.
+            wills_max: 20_000,
+            will_bytes_max: 32 << 20,
             journal_bytes_max: 1 << 30,
             journal_ledger_copy: None,
             keep_free_bytes: 64 << 20,

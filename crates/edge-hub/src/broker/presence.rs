@@ -22,7 +22,7 @@ pub(crate) enum Parting {
     /// The client said goodbye: its will is void.
     Goodbye,
     /// The connection ended otherwise.
-    Lost(Option<Will>),
+    Lost(Option<Arc<Will>>),
     /// The server stops: the will waits for the next opening.
     Stopped,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Arrival<'a> {
     pub is_clean: bool,
     /// How long the session is to outlive the connection, in seconds.
     pub expiry_s: u32,
-    pub will: Option<&'a Will>,
+    pub will: Option<&'a Arc<Will>>,
     pub close: Arc<CloseHandle>,
 }
 
@@ -60,7 +60,7 @@ impl Broker {
         let connection = number();
         let waiting_will = sessions.take_will(client_id);
         let before = sessions.leave(client_id);
-        let had_will = waiting_will.is_some() || before.as_ref().is_some_and(|entry| entry.has_will);
+        let had_will = waiting_will.is_some() || before.as_ref().is_some_and(|entry| entry.will.is_some());
         let (resumed, ended) = match before {
             Some(entry) if !is_clean && entry.session_queue.is_durable => (Some(entry), None),
             other => (None, other),
@@ -88,13 +88,13 @@ impl Broker {
             None => {}
         }
         let entry =
-            Entry { session_queue: session_queue.clone(), expiry_s, left_ms: None, has_will: will.is_some() };
+            Entry { session_queue: session_queue.clone(), expiry_s, left_ms: None, will: will.cloned() };
         sessions.enter(client_id.into(), entry);
         // A new connection to a session keeps its will from being published (MQTT 5.0 section 3.1.3.2.2); the session's end
         // does not.
         let due_will = waiting_will.filter(|_| ended.is_some());
-        if let Some(message) = &due_will {
-            sessions.publishing(client_id.into(), message.clone(), false);
+        if let Some(will) = &due_will {
+            sessions.publishing(client_id.into(), will.clone(), false);
         }
         drop(sessions);
         if dropped > 0 {
@@ -105,8 +105,8 @@ impl Broker {
             // Outside of the lock: ending a session gives shared messages to other members, which takes their locks.
             self.end(&ended.session_queue);
         }
-        if let Some(message) = due_will {
-            self.will_is_due(client_id, message);
+        if let Some(will) = due_will {
+            self.will_is_due(client_id, will);
         }
         Entered { session_queue, connection, is_present, expiry_s }
     }
@@ -153,13 +153,13 @@ impl Broker {
         let stays = is_current && session_queue.is_durable && expiry_s > 0;
         if is_current {
             let before = sessions.leave(client_id);
-            had_will = before.as_ref().is_some_and(|entry| entry.has_will);
+            had_will = before.as_ref().is_some_and(|entry| entry.will.is_some());
             if stays {
                 let entry = Entry {
                     session_queue: session_queue.clone(),
                     expiry_s,
                     left_ms: Some(now_ms),
-                    has_will: false,
+                    will: None,
                 };
                 sessions.enter(client_id.into(), entry);
                 self.journal.note(&Event::Left { session: session_queue.number, at_ms: now_ms, expiry_s });
@@ -173,15 +173,15 @@ impl Broker {
             Parting::Lost(Some(will)) if stays && will.delay_s > 0 => {
                 let at_ms = now_ms + u64::from(will.delay_s.min(expiry_s)) * 1_000;
                 self.journal.note(&Event::WillDue { client_id: client_id.into(), at_ms });
-                sessions.put_will(client_id.into(), will.message, at_ms);
+                sessions.put_will(client_id.into(), will, at_ms);
             }
             // Who sees it would take it for one of the next client of its name.
             Parting::Lost(Some(_)) if session_queue.is_forgotten() => {}
             // The client is here again, with its session: there will be another end for its will.
             Parting::Lost(Some(will)) if !is_current && !session_queue.is_closed() && will.delay_s > 0 => {}
             Parting::Lost(Some(will)) => {
-                sessions.publishing(client_id.into(), will.message.clone(), had_will);
-                due_will = Some(will.message);
+                sessions.publishing(client_id.into(), will.clone(), had_will);
+                due_will = Some(will);
             }
             Parting::Lost(None) | Parting::Goodbye if had_will => {
                 self.journal.note(&Event::WillGone { client_id: client_id.into() });
@@ -194,8 +194,8 @@ impl Broker {
         if let Some(ended) = ended {
             self.end(&ended.session_queue);
         }
-        if let Some(message) = due_will {
-            self.will_is_due(client_id, message);
+        if let Some(will) = due_will {
+            self.will_is_due(client_id, will);
         }
     }
 
@@ -249,8 +249,8 @@ impl Broker {
     pub(crate) fn tick(&self, now_ms: u64) -> Option<u64> {
         let mut sessions = self.sessions();
         let due = sessions.due(now_ms);
-        for (client_id, message) in &due.wills {
-            sessions.publishing(client_id.clone(), message.clone(), true);
+        for (client_id, will) in &due.wills {
+            sessions.publishing(client_id.clone(), will.clone(), true);
         }
         drop(sessions);
         for entry in due.ended {
@@ -258,8 +258,8 @@ impl Broker {
             count(&self.counts.sessions_expired);
             self.end(&entry.session_queue);
         }
-        for (client_id, message) in due.wills {
-            self.will_is_due(&client_id, message);
+        for (client_id, will) in due.wills {
+            self.will_is_due(&client_id, will);
         }
         due.next_ms
     }

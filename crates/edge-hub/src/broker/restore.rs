@@ -8,14 +8,14 @@ use tokio::sync::{Notify, mpsc};
 
 use super::Broker;
 use super::sessions::{Entry, Sessions};
-use super::will::DueWill;
+use super::will::{DueWill, Will};
 use crate::age_clock::steady_ms;
 use crate::counts::{Counts, count};
 use crate::journal::Journal;
 use crate::journal::event::Event;
 use crate::journal::state::{DeliveryOptions, Session, State};
 use crate::message::{Delivery, Message};
-use crate::quota::{self, Quotas, Resource, subscription_bytes};
+use crate::quota::{Quotas, Resource, subscription_bytes};
 use crate::retained::{Retained, RetainedMax};
 use crate::session_queue::{Held, Keeps, SessionQueue};
 use crate::settings::MqttServerSettings;
@@ -36,7 +36,7 @@ impl Broker {
             retained: Retained::new(retained_max),
             journal,
             counts: Counts::default(),
-            quotas: Quotas::new(quota::Limits::from(&settings)),
+            quotas: Quotas::new(&settings),
             settings,
             sessions: Sessions::default().into(),
             next_session: AtomicU64::new(state.next_session()),
@@ -62,7 +62,7 @@ impl Broker {
                 now_ms
             });
             let entry =
-                Entry { session_queue, expiry_s: session.expiry_s, left_ms: Some(left_ms), has_will: false };
+                Entry { session_queue, expiry_s: session.expiry_s, left_ms: Some(left_ms), will: None };
             sessions.enter(session.client_id.clone(), entry);
         }
         for (client_id, will) in &state.wills {
@@ -71,7 +71,9 @@ impl Broker {
                 let delay_ms = u64::from(will.delay_s) * 1_000;
                 now_ms + delay_ms.max(broker.settings.will_grace.as_millis() as u64)
             });
-            sessions.put_will(client_id.clone(), will.message.clone(), due_ms);
+            let own = broker.quotas.of_session(client_id);
+            let will = Will::restored(will.message.clone(), will.delay_s, &own, &broker.quotas.all);
+            sessions.put_will(client_id.clone(), Arc::new(will), due_ms);
         }
         drop(sessions);
         (broker, due)

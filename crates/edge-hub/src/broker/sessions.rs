@@ -3,15 +3,15 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::will::Will;
 use crate::message::FOR_EVER;
-use crate::message::Message;
 use crate::session_queue::SessionQueue;
 
 #[derive(Default)]
 pub(super) struct Sessions {
     by_client: HashMap<Box<str>, Entry>,
     /// Wills that wait for their time, by client id. Some clients have no session any more.
-    waiting: HashMap<Box<str>, (Arc<Message>, u64)>,
+    waiting: HashMap<Box<str>, (Arc<Will>, u64)>,
     /// Wills that are being published.
     publishing: HashMap<Box<str>, Vec<Publishing>>,
     /// When something may be due, and whose; what is not true any more is passed over.
@@ -25,8 +25,8 @@ pub(super) struct Entry {
     pub expiry_s: u32,
     /// When its client left, ms of Unix time; `None` while a client has it.
     pub left_ms: Option<u64>,
-    /// The client that is here has a will.
-    pub has_will: bool,
+    /// The will of the client that is here.
+    pub will: Option<Arc<Will>>,
 }
 
 impl Entry {
@@ -40,7 +40,7 @@ impl Entry {
 
 /// A will that is being published.
 struct Publishing {
-    message: Arc<Message>,
+    will: Arc<Will>,
     /// The journal has it: it is published again after a kill.
     is_in_journal: bool,
     /// Its client was deleted since.
@@ -50,7 +50,7 @@ struct Publishing {
 #[derive(Default)]
 pub(super) struct Due {
     pub ended: Vec<Entry>,
-    pub wills: Vec<(Box<str>, Arc<Message>)>,
+    pub wills: Vec<(Box<str>, Arc<Will>)>,
     /// When the next thing is, ms of Unix time.
     pub next_ms: Option<u64>,
 }
@@ -96,19 +96,26 @@ impl Sessions {
     }
 
     /// A will that is to be published at this time.
-    pub(super) fn put_will(&mut self, client_id: Box<str>, message: Arc<Message>, due_ms: u64) {
+    pub(super) fn put_will(&mut self, client_id: Box<str>, will: Arc<Will>, due_ms: u64) {
         self.due.insert((due_ms, client_id.clone()));
-        self.waiting.insert(client_id, (message, due_ms));
+        self.waiting.insert(client_id, (will, due_ms));
+    }
+
+    /// The will that a client has: it is here, or the will waits for its time. What is being published is not its own any
+    /// more.
+    pub(super) fn will_of(&self, client_id: &str) -> Option<&Arc<Will>> {
+        let here = self.by_client.get(client_id).and_then(|entry| entry.will.as_ref());
+        here.or_else(|| self.waiting.get(client_id).map(|(will, _)| will))
     }
 
     /// The will that waited, if any; it waits no more.
-    pub(super) fn take_will(&mut self, client_id: &str) -> Option<Arc<Message>> {
-        self.waiting.remove(client_id).map(|(message, _)| message)
+    pub(super) fn take_will(&mut self, client_id: &str) -> Option<Arc<Will>> {
+        self.waiting.remove(client_id).map(|(will, _)| will)
     }
 
     /// A will of this client is being published; `is_in_journal`: it is the one that the journal has.
-    pub(super) fn publishing(&mut self, client_id: Box<str>, message: Arc<Message>, is_in_journal: bool) {
-        let will = Publishing { message, is_in_journal, is_void: false };
+    pub(super) fn publishing(&mut self, client_id: Box<str>, will: Arc<Will>, is_in_journal: bool) {
+        let will = Publishing { will, is_in_journal, is_void: false };
         self.publishing.entry(client_id).or_default().push(will);
     }
 
@@ -137,15 +144,15 @@ impl Sessions {
     }
 
     /// Returns true for a will whose client was deleted.
-    pub(super) fn is_void(&self, client_id: &str, message: &Arc<Message>) -> bool {
+    pub(super) fn is_void(&self, client_id: &str, will: &Arc<Will>) -> bool {
         let wills = self.publishing.get(client_id).into_iter().flatten();
-        wills.filter(|will| Arc::ptr_eq(&will.message, message)).any(|will| will.is_void)
+        wills.filter(|publishing| Arc::ptr_eq(&publishing.will, will)).any(|publishing| publishing.is_void)
     }
 
     /// A will was published. True when it is still the one that the journal has.
-    pub(super) fn published(&mut self, client_id: &str, message: &Arc<Message>) -> bool {
+    pub(super) fn published(&mut self, client_id: &str, will: &Arc<Will>) -> bool {
         let Some(wills) = self.publishing.get_mut(client_id) else { return false };
-        let found = wills.iter().position(|will| Arc::ptr_eq(&will.message, message));
+        let found = wills.iter().position(|publishing| Arc::ptr_eq(&publishing.will, will));
         let published = found.map(|at| wills.swap_remove(at));
         if wills.is_empty() {
             self.publishing.remove(client_id);
@@ -169,7 +176,7 @@ impl Sessions {
             }
             // The session's end is the last time for its will.
             if self.waiting.get(&client_id).is_some_and(|(_, due_ms)| has_ended || *due_ms <= now_ms) {
-                due.wills.extend(self.take_will(&client_id).map(|message| (client_id, message)));
+                due.wills.extend(self.take_will(&client_id).map(|will| (client_id, will)));
             }
         }
         due

@@ -41,7 +41,12 @@ fn message(topic: &'static str, payload: &str) -> Message {
     }
 }
 
-fn arrival<'a>(client_id: &'a str, is_clean: bool, expiry_s: u32, will: Option<&'a Will>) -> Arrival<'a> {
+fn arrival<'a>(
+    client_id: &'a str,
+    is_clean: bool,
+    expiry_s: u32,
+    will: Option<&'a Arc<Will>>,
+) -> Arrival<'a> {
     let close = Arc::new(CloseHandle::new(&CancellationToken::new()));
     Arrival { client_id, is_clean, expiry_s, will, close }
 }
@@ -154,7 +159,7 @@ async fn members_of_a_shared_subscription_that_read_nothing_hold_no_more_than_ot
 async fn no_will_of_a_client_that_is_forgotten_is_published_whatever_became_of_it_before() {
     let dir = TempDir::new().unwrap();
     let (broker, mut wills) = broker(&dir).await;
-    let will = || Will { message: Arc::new(message("will", "gone")), delay_s: 0 };
+    let will = || broker.accept_will("gone", message("will", "gone"), 0).unwrap();
     // Its client is here.
     let gone = broker.enter(|| 1, arrival("gone", true, 0, Some(&will())));
     assert_eq!(broker.journal.state().wills.len(), 1);
@@ -182,7 +187,7 @@ async fn no_will_of_a_client_that_is_forgotten_is_published_whatever_became_of_i
     broker.will_is_published(&due);
     broker.leave(&newest.session_queue, 4, 0, Parting::Lost(None));
     // It waits for its delay.
-    let late = || Will { message: Arc::new(message("will", "late")), delay_s: 60 };
+    let late = || broker.accept_will("gone", message("will", "late"), 60).unwrap();
     let gone = broker.enter(|| 5, arrival("gone", false, 60, Some(&late())));
     broker.leave(&gone.session_queue, 5, 60, Parting::Lost(Some(late())));
     broker.forget("gone").await.unwrap();
@@ -197,7 +202,7 @@ async fn no_will_of_a_client_that_is_forgotten_is_published_whatever_became_of_i
 async fn a_will_is_in_the_journal_until_it_is_published_and_a_newer_one_stays_there() {
     let dir = TempDir::new().unwrap();
     let (broker, mut wills) = broker(&dir).await;
-    let will = |text| Will { message: Arc::new(message("will", text)), delay_s: 0 };
+    let will = |text| broker.accept_will("d", message("will", text), 0).unwrap();
     let (first, second) = (will("first"), will("second"));
     let lost = broker.enter(|| 1, arrival("d", true, 0, Some(&first)));
     broker.leave(&lost.session_queue, 1, 0, Parting::Lost(Some(first)));
@@ -211,23 +216,93 @@ async fn a_will_is_in_the_journal_until_it_is_published_and_a_newer_one_stays_th
     broker.journal.close().await;
 }
 
+/// How many wills the journal has, and their bytes.
+fn will_sizes(broker: &Broker) -> (u64, u64) {
+    let state = broker.journal.state();
+    (state.wills.len() as u64, state.wills.values().map(|will| will::size(&will.message)).sum())
+}
+
+#[tokio::test]
+async fn wills_stay_within_their_bytes_whoever_leaves_them_and_what_was_there_at_a_start_stays() {
+    const USER_PROPERTY: usize = 60_000;
+    let dir = TempDir::new().unwrap();
+    let (broker, wills) = broker(&dir).await;
+    let max = MqttServerSettings::default();
+    let (mut accepted, mut number) = (0, 0);
+    for user in 0..6 {
+        for n in 0..200 {
+            let client_id = format!("$user:u{user}/c{n}");
+            let mut will = message("will", &"x".repeat(60_000));
+            let pair = ("k", "v".repeat(USER_PROPERTY));
+            let user_properties = [(pair.0, pair.1.as_str())].into_iter().collect();
+            will.properties = Some(Box::new(mqtt::codec::packet::PublishProperties {
+                user_properties,
+                ..Default::default()
+            }));
+            let Ok(will) = broker.accept_will(&client_id, will, 90_000) else { continue };
+            accepted += 1;
+            number += 1;
+            let here = broker.enter(|| number, arrival(&client_id, false, 100_000, Some(&will)));
+            broker.leave(&here.session_queue, number, 100_000, Parting::Lost(Some(will)));
+        }
+        let own = broker.quotas.of_session(&format!("$user:u{user}/c0")).used(Resource::WillBytes);
+        assert!(own <= max.identity.will_bytes_max, "{own} bytes of user {user}");
+    }
+    let (count, bytes) = will_sizes(&broker);
+    assert_eq!(count, accepted);
+    assert!(bytes <= max.will_bytes_max && bytes > max.will_bytes_max - 200_000, "{bytes} bytes of all");
+    // Each has the bytes that it counts.
+    assert!(bytes > accepted * (60_000 + USER_PROPERTY as u64));
+    broker.journal.close().await;
+    drop((broker, wills));
+    // With less space than before, all of them are there, and may come again as they were; nothing new may.
+    let recovered =
+        Journal::open(dir.path(), None, JournalMax { bytes: 1 << 30, keep_free_bytes: 0 }).await.unwrap();
+    let settings = MqttServerSettings { will_bytes_max: 100_000, ..max };
+    let (broker, _wills) = Broker::restore(recovered.journal, &recovered.state, settings);
+    assert_eq!(will_sizes(&broker), (count, bytes));
+    assert_eq!(broker.quotas.all.used(Resource::WillBytes), bytes);
+    let again = broker.accept_will("$user:u0/c0", message("will", "again"), 0).unwrap();
+    assert_eq!(broker.accept_will("d", message("will", "new"), 0).unwrap_err(), will::WillRefused::Full);
+    let here = broker.enter(|| number + 1, arrival("$user:u0/c0", false, 0, Some(&again)));
+    drop(again);
+    assert!(broker.quotas.all.used(Resource::WillBytes) < bytes - 100_000, "what it replaced is given back");
+    broker.leave(&here.session_queue, number + 1, 0, Parting::Goodbye);
+    assert_eq!(will_sizes(&broker).0, count - 1);
+    assert_eq!(broker.quotas.all.used(Resource::WillBytes), will_sizes(&broker).1);
+    broker.journal.close().await;
+}
+
 /// What a client does next.
 #[derive(Debug, Clone)]
 enum Step {
-    Enter { is_clean: bool, expiry_s: u32 },
-    Leave,
+    /// A will of so many bytes, when there is one, and its delay.
+    Enter {
+        is_clean: bool,
+        expiry_s: u32,
+        will: Option<(usize, u32)>,
+    },
+    Leave {
+        is_lost: bool,
+    },
+    /// What is due of wills is published.
+    PublishWills,
     Forget,
     Subscribe(&'static str),
     Unsubscribe(&'static str),
-    Retain { topic: &'static str, bytes: usize },
+    Retain {
+        topic: &'static str,
+        bytes: usize,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let topic = || prop::sample::select(vec!["a", "b/c", "x/x/x/x/x/x/x/x/x/x/x/x"]);
     prop_oneof![
-        (any::<bool>(), 0u32..2)
-            .prop_map(|(is_clean, expiry)| Step::Enter { is_clean, expiry_s: expiry * 60 }),
-        Just(Step::Leave),
+        (any::<bool>(), 0u32..2, prop::option::of((0usize..50, 0u32..2)))
+            .prop_map(|(is_clean, expiry, will)| Step::Enter { is_clean, expiry_s: expiry * 60, will }),
+        any::<bool>().prop_map(|is_lost| Step::Leave { is_lost }),
+        Just(Step::PublishWills),
         Just(Step::Forget),
         topic().prop_map(Step::Subscribe),
         topic().prop_map(Step::Unsubscribe),
@@ -239,28 +314,34 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn what_identities_use_is_what_their_sessions_and_retained_messages_are_whatever_they_do(
+    fn what_identities_use_is_what_their_sessions_wills_and_retained_messages_are_whatever_they_do(
         steps in prop::collection::vec((prop::sample::select(vec!["d", "$user:u/one", "$user:u/two"]), step()), 1..80),
     ) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let dir = TempDir::new().unwrap();
-            let (broker, _wills) = broker(&dir).await;
-            let mut here: BTreeMap<&str, Entered> = BTreeMap::new();
+            let (broker, mut wills) = broker(&dir).await;
+            let mut here: BTreeMap<&str, (Entered, Option<Arc<Will>>)> = BTreeMap::new();
+            let mut publish_wills = || while let Ok(due) = wills.try_recv() { broker.will_is_published(&due) };
             let mut owners: BTreeMap<&str, Arc<crate::quota::Usage>> = BTreeMap::new();
             for (number, (client, step)) in steps.into_iter().enumerate() {
-                let entered = here.get(client);
+                let entered = here.get(client).map(|(entered, _)| entered);
                 match step {
-                    Step::Enter { is_clean, expiry_s } => {
-                        let entered = broker.enter(|| number as u64, arrival(client, is_clean, expiry_s, None));
-                        here.insert(client, entered);
+                    Step::Enter { is_clean, expiry_s, will } => {
+                        let will = will.map(|(bytes, delay_s)| {
+                            broker.accept_will(client, message("will", &"x".repeat(bytes)), delay_s).unwrap()
+                        });
+                        let entered = broker.enter(|| number as u64, arrival(client, is_clean, expiry_s, will.as_ref()));
+                        here.insert(client, (entered, will));
                     }
-                    Step::Leave => {
-                        if let Some(entered) = here.remove(client) {
+                    Step::Leave { is_lost } => {
+                        if let Some((entered, will)) = here.remove(client) {
                             let Entered { session_queue, connection, expiry_s, .. } = &entered;
-                            broker.leave(session_queue, *connection, *expiry_s, Parting::Goodbye);
+                            let parting = if is_lost { Parting::Lost(will) } else { Parting::Goodbye };
+                            broker.leave(session_queue, *connection, *expiry_s, parting);
                         }
                     }
+                    Step::PublishWills => publish_wills(),
                     Step::Forget => {
                         broker.forget(client).unawaited();
                         here.remove(client);
@@ -283,10 +364,15 @@ proptest! {
                     }
                 }
             }
+            publish_wills();
             let sessions = broker.journal.state().sessions.len() as u64;
             let (device, user) = (broker.quotas.of_session("d"), broker.quotas.of_session("$user:u/one"));
             let used = |resource| device.used(resource) + user.used(resource);
+            let all = &broker.quotas.all;
             assert_eq!(used(Resource::Sessions), sessions);
+            let wills = will_sizes(&broker);
+            assert_eq!((used(Resource::Wills), used(Resource::WillBytes)), wills);
+            assert_eq!((all.used(Resource::Wills), all.used(Resource::WillBytes)), wills);
             let filters: u64 = broker.sessions().all().iter().flat_map(|session_queue| session_queue.held().clone())
                 .map(|held| crate::quota::subscription_bytes(&held.filter)).sum();
             assert_eq!(used(Resource::SubscriptionBytes), filters);

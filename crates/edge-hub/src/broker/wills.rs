@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::Broker;
-use super::will::DueWill;
+use super::will::{DueWill, Will, WillRefused};
 use crate::age_clock::steady_ms;
 use crate::inbox;
 use crate::journal::event::Event;
@@ -36,22 +36,39 @@ const TYPE_PROPERTY: &str = "iothub-MessageType";
 const TYPE: &str = "Will";
 
 impl Broker {
+    /// Accepts the will of a client in place of the one that it has.
+    ///
+    /// # Errors
+    /// [`WillRefused`] when it is beyond what its identity or all identities may leave.
+    pub(crate) fn accept_will(
+        &self,
+        client_id: &str,
+        message: Message,
+        delay_s: u32,
+    ) -> Result<Arc<Will>, WillRefused> {
+        let own = self.quotas.of_session(client_id);
+        // Under the lock: what it replaces is not given back before it is counted as replaced.
+        let sessions = self.sessions();
+        let before = sessions.will_of(client_id).map(|will| &**will);
+        Will::accepted(message, delay_s, before, &own, &self.quotas.all).map(Arc::new)
+    }
+
     /// Has a will published.
-    pub(super) fn will_is_due(&self, client_id: &str, message: Arc<Message>) {
+    pub(super) fn will_is_due(&self, client_id: &str, will: Arc<Will>) {
         // Without a receiver the server is closing, and the journal keeps the will for its next opening.
-        let _ = self.due_wills.send(DueWill { client_id: client_id.into(), message });
+        let _ = self.due_wills.send(DueWill { client_id: client_id.into(), will });
     }
 
     /// Returns true when its client was deleted while it was being published.
-    pub(super) fn is_void(&self, will: &DueWill) -> bool {
-        self.sessions().is_void(&will.client_id, &will.message)
+    pub(super) fn is_void(&self, due: &DueWill) -> bool {
+        self.sessions().is_void(&due.client_id, &due.will)
     }
 
     /// A will was published, and is gone from the journal unless the client has another one by now.
-    pub(super) fn will_is_published(&self, will: &DueWill) {
+    pub(super) fn will_is_published(&self, due: &DueWill) {
         let mut sessions = self.sessions();
-        if sessions.published(&will.client_id, &will.message) {
-            self.journal.note(&Event::WillGone { client_id: will.client_id.clone() });
+        if sessions.published(&due.client_id, &due.will) {
+            self.journal.note(&Event::WillGone { client_id: due.client_id.clone() });
         }
     }
 
@@ -99,23 +116,23 @@ pub(crate) async fn publish<S: Service>(
 }
 
 /// Publishes a will, however often that must be tried.
-async fn published<S: Service>(broker: &Broker, service: &Arc<S>, will: DueWill) {
-    let topic = will.message.topic();
+async fn published<S: Service>(broker: &Broker, service: &Arc<S>, due: DueWill) {
+    let topic = due.will.message.topic();
     let mut is_given = false;
     loop {
-        if broker.is_void(&will) {
+        if broker.is_void(&due) {
             break;
         }
         let done = match parse_publish(topic) {
             Ok(Publish::Telemetry { from, bag }) => {
-                report(service, &will.client_id, from, bag, &will.message).await
+                report(service, &due.client_id, from, bag, &due.will.message).await
             }
-            Ok(Publish::Free) => free(broker, service, &will, &mut is_given).await,
-            Ok(Publish::BridgeState) => bridge_state(broker, service, &will).await,
+            Ok(Publish::Free) => free(broker, service, &due, &mut is_given).await,
+            Ok(Publish::BridgeState) => bridge_state(broker, service, &due).await,
             // CONNECT lets no others in; a journal of another version might.
             _ => Err(Rejected::Wrong(400, "no topic for a will".to_owned())),
         };
-        let (client, topic) = (Sanitized(&will.client_id), Sanitized(topic));
+        let (client, topic) = (Sanitized(&due.client_id), Sanitized(topic));
         match done {
             Ok(()) => break,
             Err(Rejected::Wrong(status, why)) => {
@@ -128,7 +145,7 @@ async fn published<S: Service>(broker: &Broker, service: &Arc<S>, will: DueWill)
             }
         }
     }
-    broker.will_is_published(&will);
+    broker.will_is_published(&due);
 }
 
 /// A will on the client's telemetry topic.
@@ -149,26 +166,28 @@ async fn report<S: Service>(
 }
 
 /// The will of a bridge: its state, for the clients of its own account.
-async fn bridge_state<S: Service>(broker: &Broker, service: &Arc<S>, will: &DueWill) -> Result<(), Rejected> {
-    let of = Identity::of_session(&will.client_id)
+async fn bridge_state<S: Service>(broker: &Broker, service: &Arc<S>, due: &DueWill) -> Result<(), Rejected> {
+    let of = Identity::of_session(&due.client_id)
         .ok_or_else(|| Rejected::Wrong(403, "its client has no identity".to_owned()))?;
-    service.may_leave_will(&of, will.message.topic()).map_err(|why| Rejected::Wrong(403, why.to_string()))?;
-    broker.give_will(&will.client_id, &will.message).await
+    service
+        .may_leave_will(&of, due.will.message.topic())
+        .map_err(|why| Rejected::Wrong(403, why.to_string()))?;
+    broker.give_will(&due.client_id, &due.will.message).await
 }
 
 /// A will on a free topic. Its subscribers are given it once, however often the program cannot take it.
 async fn free<S: Service>(
     broker: &Broker,
     service: &Arc<S>,
-    will: &DueWill,
+    due: &DueWill,
     is_given: &mut bool,
 ) -> Result<(), Rejected> {
-    let message = &will.message;
-    let of = Identity::of_session(&will.client_id)
+    let message = &due.will.message;
+    let of = Identity::of_session(&due.client_id)
         .ok_or_else(|| Rejected::Wrong(403, "its client has no identity".to_owned()))?;
     service.may_leave_will(&of, message.topic()).map_err(|why| Rejected::Wrong(403, why.to_string()))?;
     if !std::mem::replace(is_given, true) {
-        broker.give_will(&will.client_id, message).await?;
+        broker.give_will(&due.client_id, message).await?;
     }
     if !service.takes_free() {
         return Ok(());

@@ -14,8 +14,10 @@ use uuid::Uuid;
 
 use super::publish::{TELEMETRY_TOPIC_BYTES_MAX, bag_bytes};
 use super::reason_string::fits;
+use super::will::message_of;
 use super::wire::{Reader, Writer};
 use crate::bridge_state;
+use crate::broker::will::{Will, WillRefused};
 use crate::clock::now_ms;
 use crate::connection_slots::ConnectionSlot;
 use crate::counts::count;
@@ -47,11 +49,13 @@ pub(super) struct Proven {
     pub(super) login: Arc<Login>,
     /// Its identity's share of connections.
     pub(super) held: Option<Used>,
+    /// The will that it leaves, once that is accepted.
+    pub(super) will: Option<Arc<Will>>,
 }
 
 impl Proven {
-    /// Gives the connection the slot of one that has proven itself, within what its identity may have; false when there is
-    /// none and the client was answered so, or when it lost its slot meanwhile.
+    /// Gives the connection the slot of one that has proven itself, and accepts its will, within what its identity may have;
+    /// false when there is none and the client was answered so, or when it lost its slot meanwhile.
     pub(super) fn has_place<S: Service, T>(
         &mut self,
         server: &MqttServer<S>,
@@ -59,12 +63,12 @@ impl Proven {
         writer: &mut Writer<T>,
         peer: SocketAddr,
     ) -> bool {
-        let identity = &self.admitted.identity;
+        let identity = self.admitted.identity.clone();
         // Without central nobody knows who a device is that enrols itself.
         if identity.registration_id().is_some() {
             return true;
         }
-        let takes_over = server.clients.is_connected(identity);
+        let takes_over = server.clients.is_connected(&identity);
         let usage = server.broker.quotas.of_session(&identity.to_string());
         match usage.hold(Resource::Connections, takes_over) {
             Ok(held) => self.held = Some(held),
@@ -72,6 +76,26 @@ impl Proven {
                 count(&server.counts().quotas_exceeded);
                 self.refuse_connection(server, writer, peer, Reason::QUOTA_EXCEEDED, &exceeded.to_string());
                 return false;
+            }
+        }
+        if let Some(will) = self.connect.will.take() {
+            let delay_s = will.delay;
+            let message = message_of(will, &identity);
+            match server.broker.accept_will(&identity.to_string(), message, delay_s) {
+                Ok(will) => self.will = Some(will),
+                Err(refused) => {
+                    if matches!(refused, WillRefused::Quota(_)) {
+                        count(&server.counts().quotas_exceeded);
+                    }
+                    self.refuse_connection(
+                        server,
+                        writer,
+                        peer,
+                        Reason::QUOTA_EXCEEDED,
+                        &refused.to_string(),
+                    );
+                    return false;
+                }
             }
         }
         let has_place = slot.prove(takes_over);
@@ -169,7 +193,8 @@ where
             };
             match may_enter(&*server.service, &client, connect.will.as_ref()) {
                 Ok(()) => {
-                    return Some(Proven { connect, is_assigned, admitted, login: client.login, held: None });
+                    let login = client.login;
+                    return Some(Proven { connect, is_assigned, admitted, login, held: None, will: None });
                 }
                 Err(why) => Refusal::NotAuthorized(why.to_string()),
             }

@@ -38,7 +38,7 @@ where
             End::Disconnected => Parting::Goodbye,
             End::Stopped => Parting::Stopped,
             End::Lost(_) | End::Closed(..) => {
-                let will = self.will.take().map(|will| *will);
+                let will = self.will.take();
                 Parting::Lost(will.filter(|_| !self.server.service.is_removed(&self.connection.client)))
             }
         };

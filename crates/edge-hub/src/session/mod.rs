@@ -23,6 +23,7 @@ mod run;
 mod send;
 mod state;
 mod subscribe;
+mod will;
 mod wire;
 
 use std::net::SocketAddr;

@@ -13,23 +13,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::connect::{FIXED_HEADER_BYTES_MAX, Proven};
-use super::publish::{passed_on, receive_max};
+use super::publish::receive_max;
 use super::state::{Peer, Session};
 use super::subscribe::meaning_of;
 use super::wire::{Reader, Writer};
 use crate::bridge_state;
 use crate::broker::presence::{Arrival, Entered};
-use crate::broker::will::Will;
 use crate::clients::Connection;
 use crate::clock;
 use crate::close_handle::CloseHandle;
 use crate::counts::count;
-use crate::message::{FOR_EVER, Message};
+use crate::message::FOR_EVER;
 use crate::mqtt_server::MqttServer;
 use crate::sanitized::Sanitized;
 use crate::service::{Client, Service};
 use crate::settings::MqttServerSettings;
-use mqtt::codec::packet::{self, ConnAck, ConnAckProperties, Connect, Version};
+use mqtt::codec::packet::{ConnAck, ConnAckProperties, Connect, Version};
 use mqtt::codec::reason::Reason;
 use mqtt::codec::text::Text;
 use mqtt::codec::write;
@@ -42,7 +41,6 @@ struct Requested {
     is_clean: bool,
     /// Seconds that the session shall outlive the connection.
     expiry_s: u32,
-    will: Option<Box<Will>>,
 }
 
 impl Requested {
@@ -51,7 +49,6 @@ impl Requested {
         let is_enrolling = identity.registration_id().is_some();
         let is_clean = connect.is_clean || is_enrolling;
         let client_id = std::mem::take(&mut connect.client_id);
-        let will = connect.will.take().filter(|_| !is_enrolling);
         Self {
             assigned_client_id: is_assigned.then(|| Text::from(&*client_id)),
             // A local user chooses its client id, which must reach neither the connection nor the session of a device.
@@ -63,7 +60,6 @@ impl Requested {
                 Version::V5 if is_enrolling => 0,
                 Version::V5 => connect.properties.session_expiry.unwrap_or(0),
             },
-            will: will.map(|will| Box::new(will_of(will, identity))),
         }
     }
 }
@@ -81,14 +77,14 @@ where
     S: Service,
     T: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let Proven { mut connect, is_assigned, admitted, login, held } = proven;
+    let Proven { mut connect, is_assigned, admitted, login, held, will } = proven;
     let requested = Requested::new(&mut connect, is_assigned, &admitted.identity);
     let close = Arc::new(CloseHandle::new(stop));
     let arrival = Arrival {
         client_id: &requested.client_id,
         is_clean: requested.is_clean,
         expiry_s: requested.expiry_s,
-        will: requested.will.as_deref(),
+        will: will.as_ref(),
         close: close.clone(),
     };
     // From here on an older connection of this client id has lost the session and is being closed.
@@ -118,7 +114,7 @@ where
     // MQTT-3.1.2-22 (3.1.1): one and a half times the keep-alive; 0 turns it off.
     let silence_max = Duration::from_millis(1_500) * u32::from(connect.keep_alive);
     Session {
-        will: requested.will,
+        will,
         silence_max: Some(silence_max).filter(|max| !max.is_zero()),
         ends_at: admitted.ends_at.map(from_now),
         _held: held,
@@ -198,24 +194,4 @@ fn from_now(unix_secs: u64) -> Instant {
     // No connection lives for a year, and an `Instant` cannot hold every time that a token can name.
     const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
     Instant::now() + Duration::from_secs(unix_secs).saturating_sub(clock::since_epoch()).min(FAR)
-}
-
-fn will_of(will: packet::Will, identity: &Identity) -> Will {
-    let properties = will.properties.map(|properties| {
-        // The expiry of a will counts from its publication (MQTT 5, 3.1.3.2.4), so it is not one of the message yet.
-        let message_expiry = properties.message_expiry;
-        let mut properties = passed_on(Some(properties)).unwrap_or_default();
-        properties.message_expiry = message_expiry;
-        properties
-    });
-    let message = Message {
-        topic: bridge_state::kept(identity, &will.topic).unwrap_or(will.topic).into(),
-        payload: will.payload,
-        qos: will.qos,
-        retain: will.retain,
-        publisher: 0,
-        expires_ms: None,
-        properties,
-    };
-    Will { message: Arc::new(message), delay_s: will.delay }
 }

@@ -25,7 +25,7 @@ pub(super) struct Session<S, T> {
     pub(super) connection: Arc<Connection>,
     /// What the client said of itself.
     pub(super) peer: Peer,
-    pub(super) will: Option<Box<Will>>,
+    pub(super) will: Option<Arc<Will>>,
     pub(super) reader: Reader<T>,
     pub(super) writer: Writer<T>,
     /// Messages that were taken in and are not answered yet, in the order of arrival.

@@ -8,7 +8,7 @@ use edge_hub::settings::{IdentitySettings, MqttServerSettings};
 use rumqttc::SubscribeReasonCode::{Failure, Success};
 use rumqttc::{ConnectReturnCode, MqttOptions, Packet, QoS};
 
-use crate::octets::{Octets, packet, publish_v4, publish_v5, text};
+use crate::octets::{Octets, connect_v4, connect_v5, packet, publish_v4, publish_v5, text};
 use crate::site::{Mqtt, Seen, Site};
 
 fn read(counter: &AtomicU64) -> u64 {
@@ -210,4 +210,101 @@ async fn acknowledgements_that_settle_nothing_count_as_packets() {
         assert!(read(&site.server.counts().clients_paused) > 0, "{first:#x}");
         site.close().await;
     }
+}
+
+/// A CONNECT of the user `plc` with a will, an expiry of its session and a delay of the will, where its version has them.
+fn leaves_will(version: u8, client_id: &str, payload: &str) -> Vec<u8> {
+    const FLAGS: u8 = 0xc4;
+    let login = [text("plc"), text("right")].concat();
+    let will = [text(&format!("will/{client_id}")), text(payload)].concat();
+    match version {
+        4 => connect_v4(client_id, FLAGS, &[will, login].concat()),
+        _ => {
+            let delayed = [&[5, 0x18, 0, 0, 0x0e, 0x10][..], &will, &login].concat();
+            connect_v5(client_id, FLAGS, &[0x11, 0, 0, 0x0e, 0x10], &delayed)
+        }
+    }
+}
+
+/// Sends a CONNECT; what the CONNACK answers, and the connection.
+async fn answered(site: &Site, connect: &[u8]) -> (u8, Octets) {
+    let mut client = Octets::open(site).await;
+    client.send(connect).await;
+    let connack = client.packet().await;
+    assert_eq!(connack[0], 0x20, "{connack:02x?}");
+    (connack[3], client)
+}
+
+#[tokio::test]
+async fn a_user_leaves_as_many_wills_and_bytes_of_them_as_one_identity_may_over_a_restart_too() {
+    let of = IdentitySettings::default;
+    for identity in
+        [IdentitySettings { wills_max: 2, ..of() }, IdentitySettings { will_bytes_max: 25_000, ..of() }]
+    {
+        let payload = "x".repeat(10_000);
+        let settings = MqttServerSettings { identity, ..MqttServerSettings::default() };
+        let dir = tempfile::tempdir().unwrap();
+        let mut site = Site::open_in(dir.path(), settings.clone()).await;
+        // One will is of a client that is here, the other one waits for its delay.
+        let (answer, here) = answered(&site, &leaves_will(4, "here", &payload)).await;
+        assert_eq!(answer, 0);
+        let (answer, gone) = answered(&site, &leaves_will(5, "gone", &payload)).await;
+        assert_eq!(answer, 0);
+        gone.lost().await;
+        site.until_seen(Seen::Disconnected("$user:plc/gone".into())).await;
+        for (version, refusal) in [(4, 3), (5, 0x97)] {
+            let (answer, refused) = answered(&site, &leaves_will(version, "more", &payload)).await;
+            assert_eq!(answer, refusal, "MQTT {version}");
+            refused.lost().await;
+        }
+        let counts = site.server.counts();
+        assert_eq!((read(&counts.quotas_exceeded), read(&counts.connections_refused)), (2, 2));
+        // Without a will it gets in, others have their own, and the same client may come again.
+        drop(Mqtt::connect(of_user(&site, "more")).await);
+        let mut other = Octets::open(&site).await;
+        other
+            .ask(&connect_v4("d1", 0x06, &[text("will/d1"), text(&payload)].concat()), b"\x20\x02\0\0")
+            .await;
+        for _ in 0..3 {
+            let (answer, again) = answered(&site, &leaves_will(5, "gone", &payload)).await;
+            assert_eq!(answer, 0);
+            again.lost().await;
+            site.until_seen(Seen::Disconnected("$user:plc/gone".into())).await;
+        }
+        site.close().await;
+        let mut site = Site::open_in(dir.path(), settings).await;
+        let (answer, refused) = answered(&site, &leaves_will(5, "more", &payload)).await;
+        assert_eq!(answer, 0x97, "after a restart");
+        refused.lost().await;
+        // A goodbye gives its will back.
+        let (answer, mut back) = answered(&site, &leaves_will(4, "here", &payload)).await;
+        assert_eq!(answer, 0);
+        back.send(&[0xe0, 0]).await;
+        back.closed().await;
+        site.until_seen(Seen::Disconnected("$user:plc/here".into())).await;
+        let (answer, _more) = answered(&site, &leaves_will(5, "more", &payload)).await;
+        assert_eq!(answer, 0);
+        drop(here);
+        site.close().await;
+    }
+}
+
+#[tokio::test]
+async fn wills_that_the_program_does_not_take_are_within_what_one_identity_may_leave() {
+    let identity = IdentitySettings { wills_max: 3, ..IdentitySettings::default() };
+    // The server waits in vain for its program when it closes, so not for long.
+    let finish_timeout = Duration::from_millis(100);
+    let settings = MqttServerSettings { identity, finish_timeout, ..MqttServerSettings::default() };
+    let mut site = Site::open(settings).await;
+    site.program.takes_wills.store(false, Ordering::Relaxed);
+    let will = [text("devices/d1/messages/events/"), text("gone")].concat();
+    for n in 0..5 {
+        let (answer, client) = answered(&site, &connect_v4("d1", 0x06, &will)).await;
+        assert_eq!(answer, if n < 3 { 0 } else { 3 }, "will {n}");
+        client.lost().await;
+        if n < 3 {
+            site.until_seen(Seen::Disconnected("d1".into())).await;
+        }
+    }
+    site.close().await;
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemas::redaction::REDACTED;
 
-use super::names::is_secret_name;
+use super::names::{is_combining, is_secret_name};
 use super::tokens::{hide_options, hide_tokens};
 
 /// Hides what has the form of a secret in a text; borrowed when nothing has.
@@ -99,7 +99,7 @@ fn hide_pairs(text: &str) -> Option<String> {
 }
 
 fn is_name(c: char) -> bool {
-    c.is_ascii_alphanumeric() || "_-.$".contains(c)
+    c.is_alphanumeric() || is_combining(c) || "_-.$".contains(c)
 }
 
 /// From the end of the next name to its value: `=`, `:`, `%3D` or `%3A` with the characters around it, or the blank after

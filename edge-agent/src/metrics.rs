@@ -126,7 +126,7 @@ impl Metrics {
         let quarantine = self.control.quarantine.stats();
         exposition.value(&names::QUARANTINE_MESSAGES, quarantine.records);
         let mut samples = exposition.metric(&names::MESSAGES_LOST);
-        let of_queues = queues.iter().filter(|queue| !queue.is_over);
+        let of_queues = queues.iter().filter(|queue| queue.is_shown());
         let of_queues = of_queues.map(|queue| (queue.name.as_str(), &queue.stats.lost));
         for (name, lost) in of_queues.chain([("quarantine", &quarantine.lost)]) {
             for (cause, count) in by_cause(lost) {

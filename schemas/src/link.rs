@@ -165,6 +165,10 @@ pub struct Stored {
     /// Whether central has forgotten no epoch of these queues.
     #[serde(default, skip_serializing_if = "is_false")]
     pub is_complete: bool,
+    /// Whether each log of which central has anything is among the queues with at least its newest epoch, also where older ones
+    /// are forgotten: central has nothing of a log that is not named. False from an older central.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub names_all_logs: bool,
     /// Version of the link that central speaks; see [`LINK_VERSION`]. 0 from one that does not tell it.
     #[serde(default)]
     pub version: u32,

@@ -274,8 +274,9 @@ pub fn stored(connection: &Connection, gateway: &DeviceId) -> rusqlite::Result<l
         stored.queues.insert(queue, up_to);
     }
     // Only then does an epoch that is not named prove a loss (decision 0018).
-    stored.is_complete =
-        stored.queues.len() == count as usize && epochs.values().all(|count| *count < queues::EPOCHS_MAX);
+    // Of a log whose older epochs are forgotten the newest is kept: one that is not named at all is unknown.
+    stored.names_all_logs = stored.queues.len() == count as usize;
+    stored.is_complete = stored.names_all_logs && epochs.values().all(|count| *count < queues::EPOCHS_MAX);
     Ok(stored)
 }
 

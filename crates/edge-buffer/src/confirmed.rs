@@ -3,8 +3,17 @@
 use uuid::Uuid;
 
 use crate::format::Epoch;
+use crate::log::Log;
 use crate::losses::Cause;
 use crate::state::State;
+
+impl Log {
+    /// Whether upstream itself has confirmed records that the ledger knows: they are lost without a trace if upstream goes back in
+    /// time after the log's files are gone.
+    pub fn has_confirmed(&self) -> bool {
+        self.shared().state().ledger.epochs.has_confirmed()
+    }
+}
 
 impl State {
     /// Upstream says by epoch up to where it has all of it: that much is done with. Its word on one epoch says nothing of

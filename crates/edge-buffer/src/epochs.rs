@@ -97,6 +97,11 @@ impl Epochs {
         }
     }
 
+    /// Whether upstream has confirmed a record of these epochs.
+    pub(crate) fn has_confirmed(&self) -> bool {
+        self.ranges.iter().any(|range| range.confirmed != 0)
+    }
+
     /// Takes what upstream says to have: the highest sequence by epoch. Gives the ranges that it had confirmed and does not
     /// have any more. An epoch that it does not know proves nothing by itself, for it may have forgotten old ones; it does
     /// when upstream knows an older one, or says that it has forgotten none (`is_complete`). Where upstream knows a newer one it

@@ -95,7 +95,7 @@ impl Log {
         Ok(Self { handle: Arc::new(Handle { shared, writers, thread: Mutex::new(Some(thread)) }) })
     }
 
-    fn shared(&self) -> &Shared {
+    pub(crate) fn shared(&self) -> &Shared {
         &self.handle.shared
     }
 

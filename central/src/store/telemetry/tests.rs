@@ -129,3 +129,20 @@ async fn what_is_kept_of_each_device_is_counted_exactly_and_the_largest_is_evict
     trim(&c, 0).unwrap();
     assert_eq!(bytes(&c).unwrap(), 0);
 }
+
+#[tokio::test]
+async fn a_gateway_learns_that_central_has_nothing_of_a_log_though_old_epochs_of_another_are_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = crate::store::open(dir.path(), Keep { messages: 1000, commands: 10 }).unwrap();
+    let says = async |store: &Store| {
+        let of = "gw".parse().unwrap();
+        let stored = store.read(move |c| Ok::<_, StoreError>(stored(c, &of)?)).await.unwrap();
+        (stored.is_complete, stored.names_all_logs, stored.queues.len())
+    };
+    assert_eq!(says(&store).await, (true, true, 0));
+    for epoch in 1..=queues::EPOCHS_MAX + 3 {
+        put(&store, message(epoch as u64, &format!("log.{epoch:016x}"), "{}")).await;
+    }
+    assert_eq!(says(&store).await, (false, true, queues::EPOCHS_MAX));
+    store.close().await;
+}

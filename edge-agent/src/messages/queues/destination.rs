@@ -3,8 +3,8 @@
 
 use edge_core::error_chain::chain;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use edge_buffer::{Append, Fence, Log, OpenError, ReadError, Reader, Record};
 use edge_core::link::turns::Turns;
@@ -47,6 +47,9 @@ pub struct Destination {
     /// Where the queue of the default class is. That of priority 3 is beside it, with `@3` behind its name.
     dir: PathBuf,
     limits: Limits,
+    /// Names the store of the central that confirms; `None` before it said so, and of upstreams that do not. Held while queues
+    /// are added or compared: a queue that comes while central is connected must know who confirms its first record.
+    origin: Mutex<Option<Uuid>>,
     queues: watch::Sender<Queues>,
 }
 
@@ -58,7 +61,13 @@ impl Destination {
     /// # Errors
     /// [`OpenError`] when one cannot be opened.
     pub fn open(name: String, dir: PathBuf, limits: Limits) -> Result<Self, OpenError> {
-        let place = Self { name, dir, limits, queues: watch::Sender::new(Queues::default()) };
+        let place = Self {
+            name,
+            dir,
+            limits,
+            origin: Mutex::default(),
+            queues: watch::Sender::new(Queues::default()),
+        };
         for class in place.limits.classes() {
             let dir = place.dir_of(class);
             // One whose directory is gone is known by the copy of its ledger.
@@ -80,11 +89,19 @@ impl Destination {
         format!("{}{}", self.name, suffix(class))
     }
 
+    fn origin(&self) -> MutexGuard<'_, Option<Uuid>> {
+        self.origin.lock().expect("nothing panics while it holds who confirms")
+    }
+
     fn add(&self, class: QueueClass, is_used: bool) -> Result<(), OpenError> {
         let dir = self.dir_of(class);
         let mut options = self.limits.options(&self.name_of(class), class);
         options.mirror = self.limits.ledger_of(&dir);
         let log = Log::open(&dir, options)?;
+        let origin = self.origin();
+        if let Some(origin) = *origin {
+            log.reconcile(origin, |_| None, false, stamp_ms());
+        }
         let key = KEYS.fetch_add(1, Ordering::Relaxed);
         let queue = Arc::new(Queue { key, class, log, is_used: AtomicBool::new(is_used) });
         self.queues.send_modify(|queues| {
@@ -138,7 +155,9 @@ impl Destination {
     /// central has the queues up to these sequences: that much is done with. Gives what it had confirmed and does not have any
     /// more, which is counted as lost.
     pub fn is_stored(&self, stored: &Stored) -> Vec<LostRange> {
-        let origin = stored.origin.as_deref().and_then(|origin| origin.parse::<Uuid>().ok());
+        let mut confirming = self.origin();
+        *confirming = stored.origin.as_deref().and_then(|origin| origin.parse::<Uuid>().ok());
+        let origin = *confirming;
         let mut lost = Vec::new();
         for queue in self.queues().iter() {
             let log = &queue.log;
@@ -148,12 +167,15 @@ impl Destination {
                 let name = name(epoch);
                 stored.highest.get(&name).or_else(|| stored.queues.get(&name)).copied()
             };
+            // A log of which central has nothing at all proves that by itself, whatever central has forgotten of the others.
+            let is_unknown = || !stored.queues.keys().any(|name| QueueName::is_of(name, log.id()));
+            let is_complete = stored.is_complete || (stored.names_all_logs && is_unknown());
             if stored.queues.is_empty() {
                 // It never had anything of this gateway, or the gateway was registered anew and central forgot.
                 log.reconcile(Uuid::nil(), |_| None, false, stamp_ms());
             }
             if let Some(origin) = origin {
-                for (first, last) in log.reconcile(origin, highest, stored.is_complete, stamp_ms()) {
+                for (first, last) in log.reconcile(origin, highest, is_complete, stamp_ms()) {
                     let queue = self.name_of(queue.class);
                     tracing::error!(
                         queue,
@@ -181,11 +203,12 @@ impl Destination {
     }
 
     /// Commits everything that was handed in and closes the queues. Those that no route leads to and that are empty are
-    /// removed.
+    /// removed, except for what central confirmed: only the ledger can say that a central that is restored from a backup lost it.
+    /// There are at most three of each priority, empty ones with two small files.
     pub async fn close(&self) {
         for queue in self.queues().iter() {
             queue.log.close().await;
-            if queue.is_over() {
+            if queue.is_over() && !queue.log.has_confirmed() {
                 let dir = self.dir_of(queue.class);
                 remove(&dir, self.limits.ledger_of(&dir));
             }

@@ -83,14 +83,11 @@ impl Limits {
         QueueClass { full: class.full.filter(|policy| full(*policy) != self.options.full), ..class }
     }
 
-    /// Every class that a queue of this gateway can be of.
+    /// Every class that a queue on disk can be of, also of a time when the gateway did otherwise with full queues.
     pub fn classes(&self) -> impl Iterator<Item = QueueClass> {
-        let other = match self.options.full {
-            Full::DropOldest => WhenFull::Refuse,
-            Full::Refuse => WhenFull::DropOldest,
-        };
+        let policies = [None, Some(WhenFull::Refuse), Some(WhenFull::DropOldest)];
         let priorities = (0..=9).chain([PRIORITY_DEFAULT]);
-        priorities.flat_map(move |priority| [None, Some(other)].map(|full| QueueClass { priority, full }))
+        priorities.flat_map(move |priority| policies.map(|full| QueueClass { priority, full }))
     }
 
     /// The options of the log of one queue.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use edge_buffer::{Append, AppendError, Fence, LossRecord, OpenError, Stats};
+use edge_buffer::{Append, AppendError, Fence, LossRecord, Lost, OpenError, Stats};
 use edge_core::metrics::histogram::{Histogram, LINK_BOUNDS};
 use edge_core::route::{QueueClass, QueuesNeeded, Sink};
 use edge_hub::clients::Clients;
@@ -79,6 +79,13 @@ pub struct QueueStats {
     pub stats: Stats,
     /// What was lost, by cause and sender.
     pub loss_records: Vec<LossRecord>,
+}
+
+impl QueueStats {
+    /// Whether it is used, holds something, or has lost something.
+    pub fn is_shown(&self) -> bool {
+        !self.is_over || self.stats.lost != Lost::default()
+    }
 }
 
 impl Queues {
@@ -292,9 +299,9 @@ impl Queues {
         all
     }
 
-    /// The numbers of every queue that is not over.
+    /// The numbers of every queue that is not over, or has lost something: losses stay on record.
     pub fn stats(&self) -> Vec<QueueStats> {
-        self.stats_of_all().into_iter().filter(|queue| !queue.is_over).collect()
+        self.stats_of_all().into_iter().filter(QueueStats::is_shown).collect()
     }
 
     /// The numbers of every queue that was opened since the start: sums over them never become smaller.

@@ -14,6 +14,13 @@ pub struct QueueName {
     pub epoch: Epoch,
 }
 
+impl QueueName {
+    /// Whether a name, as displayed, is of this log, in whichever epoch.
+    pub fn is_of(name: &str, log: Uuid) -> bool {
+        name.split('.').next().and_then(|id| id.parse::<Uuid>().ok()) == Some(log)
+    }
+}
+
 impl fmt::Display for QueueName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.epoch {

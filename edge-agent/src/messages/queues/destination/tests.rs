@@ -2,6 +2,11 @@ use super::*;
 use bytes::Bytes;
 use schemas::manifest::{PRIORITY_DEFAULT, WhenFull};
 
+use crate::config::BufferSection;
+
+/// The store of the central that confirms.
+const ORIGIN: &str = "00000000000000000000000000000001";
+
 fn of(priority: u32) -> QueueClass {
     QueueClass { priority, full: None }
 }
@@ -68,6 +73,156 @@ async fn what_central_confirmed_and_lost_is_a_loss_and_another_central_or_a_refu
         (1, "central-restored", 3)
     );
     place.close().await;
+}
+
+/// How central is when it comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Back {
+    /// It has all.
+    Same,
+    /// Restored from a backup of before the queue.
+    Without,
+    /// Restored from one that has four messages of it.
+    Part,
+    /// As `Without`, and it has forgotten old epochs of another queue.
+    WithoutAndForgetful,
+    /// As that, and of a version that cannot say which logs it knows.
+    WithoutAndOlder,
+    /// Restored twice, each time to less.
+    Twice,
+    /// Another central.
+    Another,
+    /// The gateway was registered anew.
+    Anew,
+}
+
+impl Back {
+    const ALL: [Self; 8] = [
+        Self::Same,
+        Self::Without,
+        Self::Part,
+        Self::WithoutAndForgetful,
+        Self::WithoutAndOlder,
+        Self::Twice,
+        Self::Another,
+        Self::Anew,
+    ];
+
+    /// What it says on each new connection; of the other queue it has all.
+    fn says(self, queue: &QueueName, other: &QueueName) -> Vec<Stored> {
+        let says = |up_to: u64| {
+            let of_queue = (up_to > 0).then(|| (queue.to_string(), up_to));
+            Stored {
+                queues: of_queue.into_iter().chain([(other.to_string(), 1)]).collect(),
+                origin: Some(ORIGIN.to_owned()),
+                is_complete: true,
+                names_all_logs: true,
+                ..Stored::default()
+            }
+        };
+        let forgetful = Stored { is_complete: false, ..says(0) };
+        match self {
+            Self::Same => vec![says(10)],
+            Self::Without => vec![says(0)],
+            Self::Part => vec![says(4)],
+            Self::WithoutAndForgetful => vec![forgetful],
+            Self::WithoutAndOlder => vec![Stored { names_all_logs: false, ..forgetful }],
+            Self::Twice => vec![says(7), says(2)],
+            Self::Another => vec![Stored { origin: Some(format!("{:032x}", 2)), ..says(0) }],
+            Self::Anew => vec![Stored { queues: [].into(), ..says(0) }],
+        }
+    }
+
+    fn lost(self) -> u64 {
+        match self {
+            Self::Same | Self::WithoutAndOlder | Self::Another | Self::Anew => 0,
+            Self::Without | Self::WithoutAndForgetful => 10,
+            Self::Part => 6,
+            Self::Twice => 8,
+        }
+    }
+}
+
+/// How the daemon runs between the moment when the queue leaves and the one when central is back.
+#[derive(Clone, Copy, Debug)]
+enum Since {
+    Running,
+    Restarted,
+    RestartedTwice,
+    /// It now does otherwise when a queue is full, so the queues of a class are called otherwise.
+    Refusing,
+}
+
+impl Since {
+    const ALL: [Self; 4] = [Self::Running, Self::Restarted, Self::RestartedTwice, Self::Refusing];
+
+    async fn pass(self, opened: Destination, dir: &Path) -> Destination {
+        let limits = match self {
+            Self::Running => return opened,
+            Self::Restarted | Self::RestartedTwice => Limits::default(),
+            Self::Refusing => {
+                Limits::new(&BufferSection { full: WhenFull::Refuse, ..BufferSection::default() })
+            }
+        };
+        let mut opened = opened;
+        for _ in 0..if matches!(self, Self::RestartedTwice) { 2 } else { 1 } {
+            opened.close().await;
+            opened = Destination::open("upstream".into(), dir.join("upstream"), limits.clone()).unwrap();
+            opened.need([QueueClass::DEFAULT]).unwrap();
+        }
+        opened
+    }
+}
+
+fn name_of(log: &Log) -> QueueName {
+    QueueName { id: log.id(), epoch: log.epoch_of(1).unwrap() }
+}
+
+#[tokio::test]
+async fn what_central_confirmed_of_a_queue_outlives_its_route_however_central_comes_back() {
+    for class in [of(3), QueueClass { priority: PRIORITY_DEFAULT, full: Some(WhenFull::Refuse) }] {
+        for (since, back) in Since::ALL.into_iter().flat_map(|since| Back::ALL.map(|back| (since, back))) {
+            let case = format!("{class:?} {since:?} {back:?}");
+            let dir = tempfile::tempdir().unwrap();
+            let opened = place(dir.path());
+            opened.need([QueueClass::DEFAULT]).unwrap();
+            assert_eq!(lost(&opened, &stored(&opened, ORIGIN, &[])), 0);
+            put(&opened, PRIORITY_DEFAULT, "other").await;
+            let other = opened.queues()[0].log.clone();
+            other.confirm(1, Some(1));
+            // The route comes while central is connected.
+            opened.need([QueueClass::DEFAULT, class]).unwrap();
+            let log = opened.queues().iter().find(|queue| queue.class == class).unwrap().log.clone();
+            for n in 1..=10 {
+                opened.append(class, Bytes::from_static(b"x"), None, None).unwrap().await.unwrap();
+                log.confirm(n, Some(n));
+            }
+            let says = back.says(&name_of(&log), &name_of(&other));
+            drop((log, other));
+            opened.need([QueueClass::DEFAULT]).unwrap();
+
+            let opened = since.pass(opened, dir.path()).await;
+            let counted: u64 = says.iter().map(|stored| lost(&opened, stored)).sum();
+            assert_eq!(counted, back.lost(), "{case}");
+            let opened = Since::Restarted.pass(opened, dir.path()).await;
+            assert_eq!(lost(&opened, says.last().unwrap()), 0, "{case}: counted once");
+            let recorded: u64 = opened.queues().iter().map(|queue| queue.log.stats().lost.restored).sum();
+            assert_eq!(recorded, back.lost(), "{case}: on record for good");
+            opened.close().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_in_a_queue_of_the_policy_that_the_gateway_has_now_are_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let refusing = QueueClass { priority: 3, full: Some(WhenFull::Refuse) };
+    let opened = place(dir.path());
+    opened.need([QueueClass::DEFAULT, refusing]).unwrap();
+    opened.append(refusing, Bytes::from_static(b"waits"), None, None).unwrap().await.unwrap();
+    let opened = Since::Refusing.pass(opened, dir.path()).await;
+    assert_eq!(take(&mut opened.reader(), 1).await, ["waits"]);
+    opened.close().await;
 }
 
 #[tokio::test]

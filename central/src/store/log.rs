@@ -27,7 +27,12 @@ use super::paths::FILE;
 /// Pages (4 KB) in the log before they are moved into the file: what a busy site writes again and again, the ends of its
 /// indexes, is moved once in so many commits and not after each. What is in the log alone, one flipped bit takes back; so
 /// the writer also moves it every few seconds.
-const PAGES_MAX: i32 = 4096;
+const PAGES_MAX: u64 = 4096;
+/// On a small disk they are fewer: the log takes a sixteenth of it, and the file needs as much again to grow by.
+const DISK_PART: u64 = 16;
+const PAGES_MIN: u64 = 64;
+/// A log that takes more than this is cut when the disk is nearly full.
+const CUT_BYTES: u64 = 1 << 20;
 /// How long a move waits for readers of older states. The next one is soon.
 const READERS_MAX: Duration = Duration::from_millis(50);
 
@@ -37,6 +42,8 @@ pub(super) struct WriteAheadLog {
     path: PathBuf,
     /// Pages in it after the last commit.
     pages: Arc<AtomicI32>,
+    /// From so many on it is moved without a reminder.
+    pages_max: i32,
     /// Whether anything was committed since it was moved whole. The log of an earlier process may not have been.
     pub(super) is_ahead: bool,
     /// A move failed for the disk.
@@ -52,8 +59,8 @@ pub(super) enum LogMove {
     WhatIsFree,
     /// Whole, and begun anew by the next commit.
     Whole,
-    /// Whole, and cut to nothing: central stops.
-    AtClose,
+    /// Whole, and cut to nothing: central stops, or the disk is nearly full.
+    Cut,
 }
 
 /// The disk failed while the log was moved.
@@ -72,12 +79,25 @@ impl WriteAheadLog {
             count.store(pages, Ordering::Relaxed);
             Ok(())
         }))?;
-        Ok(Self { path: log_path(store), pages, is_ahead: true, is_broken: false, is_doubted: false })
+        Ok(Self {
+            path: log_path(store),
+            pages,
+            pages_max: pages_max(store),
+            is_ahead: true,
+            is_broken: false,
+            is_doubted: false,
+        })
     }
 
     /// Returns true when so much is in the log that it shall be moved before the next reminder.
     pub(super) fn is_long(&self) -> bool {
-        self.pages.load(Ordering::Relaxed) >= PAGES_MAX
+        self.pages.load(Ordering::Relaxed) >= self.pages_max
+    }
+
+    /// Returns true when so much of the disk is the log's that cutting it would help a disk that is nearly full. SQLite writes over a log
+    /// that was moved, and keeps its length.
+    pub(super) fn is_worth_cutting(&self) -> bool {
+        std::fs::metadata(&self.path).is_ok_and(|log| log.len() > CUT_BYTES)
     }
 
     /// Pages in it after the last commit of this connection.
@@ -147,6 +167,13 @@ impl WriteAheadLog {
     }
 }
 
+fn pages_max(store: &Path) -> i32 {
+    let disk = store.parent().and_then(|dir| rustix::fs::statvfs(dir).ok());
+    // A page and its header in the log take a little more than a page; the part is rough anyway.
+    let part = disk.map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize) / DISK_PART / 4096);
+    i32::try_from(part.clamp(PAGES_MIN, PAGES_MAX)).unwrap_or(i32::MAX)
+}
+
 fn is_of_disk(error: &rusqlite::Error) -> bool {
     error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
 }
@@ -194,7 +221,7 @@ fn checkpoint(connection: &Connection, how: LogMove) -> rusqlite::Result<bool> {
     let mode = match how {
         LogMove::WhatIsFree => "PASSIVE",
         LogMove::Whole => "RESTART",
-        LogMove::AtClose => "TRUNCATE",
+        LogMove::Cut => "TRUNCATE",
     };
     connection.busy_timeout(READERS_MAX)?;
     let moved = connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |row| {

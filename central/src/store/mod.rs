@@ -23,6 +23,7 @@ pub mod devices;
 pub mod enrollments;
 mod error;
 pub(crate) mod etag;
+mod file_reserve;
 pub mod filter;
 pub mod grid;
 mod handle;

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, watch};
 
 use super::error::StoreError;
+use super::file_reserve::FileReserve;
 use super::handle::{Store, StoreParts};
 use super::last_values_task::keep_last_values;
 use super::limits::{Keep, Quotas};
@@ -44,6 +45,7 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
     let path = dir.join(FILE);
     integrity::present(dir, &path)?;
     let recorded = record::read(dir)?;
+    FileReserve::remove_former(dir)?;
     let mut connection = schema::open(&path)?;
     let record = reconcile(dir, &path, &connection, &recorded)?;
     age_clock::resume(&connection).map_err(|source| StoreError::opening(&path, source))?;
@@ -52,6 +54,7 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
     let failed = |source| StoreError::opening(&path, source);
     let log = WriteAheadLog::watch(&mut connection, &path).map_err(failed)?;
     let files = OpenedFiles::of(&path, &connection)?;
+    let reserve = FileReserve::of(&path, &connection).map_err(failed)?;
     let (jobs, waiting) = mpsc::channel(WAITING_WORKS_MAX);
     let shared = Arc::new(Shared::default());
     let (ending, ended) = watch::channel(());
@@ -63,7 +66,17 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
         .spawn(move || {
             // Dropped however the thread ends.
             let _ending = ending;
-            let writer = Writer { connection, keep, space, shared: &its_shared, record, files, log };
+            let writer = Writer {
+                connection,
+                keep,
+                space,
+                shared: &its_shared,
+                record,
+                files,
+                log,
+                reserve,
+                is_full: false,
+            };
             writer.run(waiting);
         })
         .map_err(StoreError::Writer)?;

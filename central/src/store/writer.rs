@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::damage::{Damage, Sign};
 use super::error::StoreError;
+use super::file_reserve::FileReserve;
 use super::limits::{Keep, LOCKED_TRY};
 use super::log::{LogBroken, LogMove, WriteAheadLog};
 use super::opened_files::OpenedFiles;
@@ -127,6 +128,10 @@ pub(super) struct Writer<'a> {
     /// The files that `connection` has open.
     pub(super) files: OpenedFiles,
     pub(super) log: WriteAheadLog,
+    /// What the file will grow by when the log is moved.
+    pub(super) reserve: FileReserve,
+    /// The last group was not committed because the disk is full.
+    pub(super) is_full: bool,
 }
 
 impl Writer<'_> {
@@ -140,7 +145,7 @@ impl Writer<'_> {
             self.rescue_log();
         } else if self.shared.damage.found().is_none() {
             // What is not moved is in the log, and is moved by the next start.
-            let _moved = self.log.move_into_file(&self.connection, LogMove::AtClose);
+            let _moved = self.move_log(LogMove::Cut);
         }
         self.record.sync();
     }
@@ -183,14 +188,31 @@ impl Writer<'_> {
         if !is_open || self.shared.damage.found().is_some() {
             return is_open;
         }
-        let moved = if is_due && self.log.is_ahead {
-            self.checkpoint()
+        let is_due = is_due || self.is_full && is_space_due;
+        let wants_cut = (self.is_full || self.shared.disk().is_low) && self.log.is_worth_cutting();
+        let moved = if is_due && (self.log.is_ahead || wants_cut) {
+            self.checkpoint(if wants_cut { LogMove::Cut } else { LogMove::Whole })
         } else if self.log.is_long() {
-            self.log.move_into_file(&self.connection, LogMove::WhatIsFree).map(drop)
+            self.move_log(LogMove::WhatIsFree).map(drop)
         } else {
             Ok(())
         };
-        moved.is_ok()
+        moved.is_ok() && (!self.is_full || !is_space_due || self.trim_alone().is_ok())
+    }
+
+    /// Deletes history beyond its quotas in a commit of its own: with works that do not fit it would be undone with them.
+    fn trim_alone(&mut self) -> Result<(), LogBroken> {
+        match self.commit_whole(Vec::new(), true, &mut Vec::new()) {
+            Ok((commits, messages)) => {
+                self.record.committed(commits, messages);
+                self.log.committed()
+            }
+            Err(error) => {
+                self.log.commit_failed(&error);
+                tracing::warn!(error = %chain(&error), "deleting history on a full disk failed");
+                Ok(())
+            }
+        }
     }
 
     /// Checks the files when that is due; false when only a new start can go on with what was found.
@@ -225,12 +247,14 @@ impl Writer<'_> {
             Ok((commits, messages)) => {
                 // After the commit: the record must never claim more than the file has.
                 self.record.committed(*commits, *messages);
+                self.is_full = false;
                 goes_on = self.log.committed();
             }
             // Said once, when it was found.
             Err(_) if self.shared.damage.found().is_some() => {}
             Err(error) => {
                 self.log.commit_failed(error);
+                self.is_full = is_full(error);
                 tracing::error!(error = %chain(error), works, "a group was not committed");
             }
         }
@@ -288,7 +312,7 @@ impl Writer<'_> {
             tracing::error!(error = %chain(&error), "moving a file out of the place of the store's log failed");
             return false;
         }
-        match self.log.move_into_file(&self.connection, LogMove::Whole) {
+        match self.move_log(LogMove::Whole) {
             Ok(true) => {
                 tracing::error!(
                     "all that was confirmed was moved into central.db; central ends, so that its next start makes the \
@@ -350,6 +374,7 @@ impl Writer<'_> {
         }
         // In the same transaction: the number of commits and what they wrote are on disk together.
         let position = record::count(&transaction)?;
+        self.reserve.keep(&transaction)?;
         transaction.commit()?;
         self.shared.commit_times.observe(begun.elapsed());
         Ok(position)
@@ -357,14 +382,27 @@ impl Writer<'_> {
 
     /// Moves what the log holds into the file, and begins the log anew: SQLite would take frames that stand before a
     /// damaged one for newer than the file, also when the file has had all of them.
-    fn checkpoint(&mut self) -> Result<(), LogBroken> {
-        if self.log.move_into_file(&self.connection, LogMove::Whole)?
+    fn checkpoint(&mut self, how: LogMove) -> Result<(), LogBroken> {
+        if self.move_log(how)?
             && let Err(error) = self.begin_log()
         {
             tracing::warn!(error = %chain(&error), "beginning the store's log anew failed");
         }
         self.record.sync();
         Ok(())
+    }
+
+    /// Moves the log, with the space that is reserved for it. What of the log stays has its space reserved again; if another program
+    /// took it meanwhile, by the next commit or never.
+    fn move_log(&mut self, how: LogMove) -> Result<bool, LogBroken> {
+        self.reserve.give_back();
+        let moved = self.log.move_into_file(&self.connection, how);
+        if !matches!(moved, Ok(true))
+            && let Err(error) = self.reserve.keep(&self.connection)
+        {
+            tracing::warn!(error = %chain(&error), "reserving space for what is left of the store's log failed");
+        }
+        moved
     }
 
     fn begin_log(&mut self) -> rusqlite::Result<()> {
@@ -374,6 +412,10 @@ impl Writer<'_> {
         self.record.committed(commits, messages);
         Ok(())
     }
+}
+
+fn is_full(error: &StoreError) -> bool {
+    matches!(error, StoreError::Sqlite(source) if source.sqlite_error_code() == Some(ErrorCode::DiskFull))
 }
 
 fn is_locked(error: &rusqlite::Error) -> bool {

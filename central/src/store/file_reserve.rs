@@ -1,0 +1,175 @@
+//! Disk space that the store's file will need, held by a file of its own.
+//!
+//! Commits go to the log first, and the file grows when the log is moved into it. If the disk filled up in between, the log could never be
+//! moved or begun anew, and no commit would succeed any more, not even one that deletes history: a central that is alone on its disk would
+//! fill it with its own log and stay so. So before a commit, as many bytes as the file will grow by are reserved in `central.reserve`, and
+//! they are given back just before the log is moved. A commit for whose pages there is no space in the file fails as one for which there is
+//! none in the log.
+//!
+//! A descriptor of the store's file itself is not opened for that: closing it would release SQLite's locks (fcntl(2)).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use edge_core::error_chain::chain;
+use rusqlite::{Connection, ffi};
+
+use super::error::StoreError;
+use super::paths::{FILE, RESERVE_FILE};
+
+/// The reserve grows in steps of so much, so that most commits leave it as it is.
+const STEP_BYTES: u64 = 1 << 20;
+
+/// The reserve of one opened store.
+#[derive(Debug)]
+pub(super) struct FileReserve {
+    store: PathBuf,
+    path: PathBuf,
+    page_bytes: u64,
+    /// What is reserved now.
+    bytes: u64,
+    /// Logged that nothing can be reserved here for another reason than a full disk.
+    is_failing: bool,
+}
+
+impl FileReserve {
+    /// Removes what an earlier process reserved for the store in `dir`: opening it may need the space.
+    ///
+    /// # Errors
+    /// [`StoreError::File`] when it cannot be removed.
+    pub(super) fn remove_former(dir: &Path) -> Result<(), StoreError> {
+        let path = beside(&dir.join(FILE));
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => Err(StoreError::File { path, source }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing is reserved yet.
+    ///
+    /// # Errors
+    /// When the page size cannot be read.
+    pub(super) fn of(store: &Path, connection: &Connection) -> rusqlite::Result<Self> {
+        let page_bytes = connection.query_row("PRAGMA page_size", [], |row| row.get::<_, u32>(0))?.into();
+        let (store, path) = (store.to_owned(), beside(store));
+        Ok(Self { store, path, page_bytes, bytes: 0, is_failing: false })
+    }
+
+    /// Reserves what the file will grow by when all of the log is moved, with what the transaction under way adds. Where the file system
+    /// cannot reserve space, nothing is, and one line of the log says so.
+    ///
+    /// # Errors
+    /// `SQLITE_FULL` when the disk has less.
+    pub(super) fn keep(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let pages = connection.query_row("PRAGMA page_count", [], |row| row.get::<_, u32>(0))?;
+        let needed = (u64::from(pages) * self.page_bytes).saturating_sub(self.file_bytes());
+        if needed <= self.bytes {
+            return Ok(());
+        }
+        let bytes = needed.next_multiple_of(STEP_BYTES);
+        // A disk that is nearly full may have what is needed and not the whole step.
+        match self.grow(bytes).or_else(|_| self.grow(needed)) {
+            Err(error) if error.kind() == ErrorKind::StorageFull => Err(rusqlite::Error::SqliteFailure(
+                ffi::Error::new(ffi::SQLITE_FULL),
+                Some(chain(&error).to_string()),
+            )),
+            Err(error) => {
+                if !self.is_failing {
+                    tracing::warn!(
+                        error = %chain(&error),
+                        path = %self.path.display(),
+                        "space for the store's file cannot be reserved; on a full disk its log may not be moved any more"
+                    );
+                }
+                self.is_failing = true;
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Gives the space back: the log is to be moved now.
+    pub(super) fn give_back(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
+        self.bytes = 0;
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => tracing::warn!(
+                error = %chain(&error),
+                path = %self.path.display(),
+                "the space that is reserved for the store's file cannot be given back"
+            ),
+            _ => {}
+        }
+    }
+
+    fn file_bytes(&self) -> u64 {
+        fs::metadata(&self.store).map_or(0, |found| found.len())
+    }
+
+    fn grow(&mut self, bytes: u64) -> io::Result<()> {
+        let file: File =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+/// On the disk of the store's file, which may be behind a symbolic link.
+fn beside(store: &Path) -> PathBuf {
+    let real = fs::canonicalize(store).unwrap_or_else(|_| store.to_owned());
+    real.with_file_name(RESERVE_FILE)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+mod tests {
+    use super::*;
+
+    fn store(dir: &Path) -> Connection {
+        let connection = Connection::open(dir.join(FILE)).unwrap();
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode = WAL; PRAGMA wal_autocheckpoint = 0; CREATE TABLE t (bytes BLOB); PRAGMA wal_checkpoint(TRUNCATE)",
+            )
+            .unwrap();
+        connection
+    }
+
+    #[test]
+    fn what_the_file_will_grow_by_is_reserved_until_the_log_is_moved() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = store(dir.path());
+        let path = dir.path().join(RESERVE_FILE);
+        let mut reserve = FileReserve::of(&dir.path().join(FILE), &connection).unwrap();
+        reserve.keep(&connection).unwrap();
+        assert!(!path.exists(), "the file has all of its pages");
+        for mib in 1..4 {
+            connection.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (zeroblob(1000000))").unwrap();
+            reserve.keep(&connection).unwrap();
+            connection.execute_batch("COMMIT").unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().len(), mib * STEP_BYTES);
+        }
+        reserve.give_back();
+        assert!(!path.exists());
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        reserve.keep(&connection).unwrap();
+        assert!(!path.exists(), "nothing is in the log");
+    }
+
+    #[test]
+    fn what_a_killed_process_reserved_is_removed_also_behind_a_link() {
+        let (dir, disk) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        drop(store(disk.path()));
+        std::os::unix::fs::symlink(disk.path().join(FILE), dir.path().join(FILE)).unwrap();
+        let path = disk.path().join(RESERVE_FILE);
+        fs::write(&path, "what is left").unwrap();
+        FileReserve::remove_former(dir.path()).unwrap();
+        assert!(!path.exists());
+        FileReserve::remove_former(dir.path()).unwrap();
+    }
+}

@@ -13,6 +13,7 @@ use std::time::Duration;
 use edge_agent::access::module_keys::{self, ModuleKeys};
 use edge_agent::config::Config;
 use edge_agent::deployment::artifacts::Artifacts;
+use edge_agent::deployment::container_limits::ContainerLimits;
 use edge_agent::deployment::docker::host_policy::HostPolicy;
 use edge_agent::deployment::docker::logs::{LogRange, logs};
 use edge_agent::deployment::docker::{Engine, ModuleContext};
@@ -101,6 +102,7 @@ impl Gateway {
             status,
             artifacts: Artifacts::default(),
             counts: RestartCounts::default(),
+            limits: ContainerLimits::default(),
             requests: Arc::new(tokio::sync::Mutex::new(requests)),
         };
         let stop = CancellationToken::new();

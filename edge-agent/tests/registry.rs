@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use edge_agent::access::module_keys::{self, ModuleKeys};
 use edge_agent::deployment::artifacts::Artifacts;
+use edge_agent::deployment::container_limits::ContainerLimits;
 use edge_agent::deployment::docker::host_policy::HostPolicy;
 use edge_agent::deployment::docker::{Engine, ModuleContext};
 use edge_agent::deployment::reconciler::Reconciler;
@@ -175,6 +176,7 @@ async fn an_image_is_pulled_before_each_create_with_the_manifests_login() {
         status,
         artifacts: Artifacts::default(),
         counts: RestartCounts::default(),
+        limits: ContainerLimits::default(),
         requests: Arc::new(tokio::sync::Mutex::new(requests)),
     };
     let stop = CancellationToken::new();

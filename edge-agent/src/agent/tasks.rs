@@ -17,6 +17,7 @@ use super::parts::Parts;
 use super::report::{Reporter, host};
 use crate::access::certificate;
 use crate::control::context::Control;
+use crate::deployment::container_limits::ContainerLimits;
 use crate::deployment::docker::{Engine, ModuleContext};
 use crate::deployment::reconciler::Reconciler;
 use crate::deployment::restart_counts::RestartCounts;
@@ -115,6 +116,7 @@ pub(super) fn start_reconciler(
         status,
         artifacts: parts.artifacts.clone(),
         counts: RestartCounts::load(parts.state.clone()),
+        limits: ContainerLimits::load(parts.state.clone()),
         requests: parts.restart_requests.clone(),
     };
     restarted(tasks, "reconciler", stop, reconciler, |reconciler, stop| reconciler.run(stop));

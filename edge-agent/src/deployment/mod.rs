@@ -2,6 +2,7 @@
 //! workload API that each module gets from its gateway.
 
 pub mod artifacts;
+pub mod container_limits;
 pub mod deployments;
 pub mod docker;
 pub mod history;

@@ -43,6 +43,7 @@ use crate::access::module_keys::ModuleKeys;
 use crate::clock::now_ms;
 use crate::config::Config;
 use crate::deployment::artifacts::Artifacts;
+use crate::deployment::container_limits::ContainerLimits;
 use crate::deployment::docker::executor::Executor;
 use crate::deployment::docker::observe::observe;
 use crate::deployment::docker::{DockerError, Engine, Finality, ModuleContext, answered_within};
@@ -72,6 +73,7 @@ pub struct Reconciler {
     pub artifacts: Artifacts,
     /// Restarts of modules that an earlier run of the daemon counted, and where they are kept.
     pub counts: RestartCounts,
+    pub limits: ContainerLimits,
     /// Restarts that somebody asks for. Shared by the runs of this task, which is started again after a panic.
     pub requests: Arc<tokio::sync::Mutex<mpsc::Receiver<RestartRequest>>>,
 }
@@ -250,12 +252,13 @@ impl Reconciler {
         memory.observed_at_ms = now_ms();
         let deployment = memory.deployment.clone();
         let desired = &deployment.desired;
-        let (docker, observed) = answered_within(OBSERVE_TIMEOUT, async {
+        let (docker, mut observed) = answered_within(OBSERVE_TIMEOUT, async {
             let docker = self.engine.client().await?;
             let observed = observe(&docker, &self.context).await?;
             Ok((docker, observed))
         })
         .await?;
+        self.limits.compare(&mut observed);
         // A module may run already: it must be served before anything else is done.
         let mut unserved = BTreeMap::new();
         for module in observed.modules.keys().chain(desired.modules.keys()) {

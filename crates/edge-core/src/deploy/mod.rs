@@ -4,6 +4,7 @@ pub mod check;
 pub mod desired;
 pub mod diff;
 pub mod garbage;
+pub mod limits;
 pub mod observed;
 pub mod plan;
 pub mod policy;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use schemas::names::ModuleId;
 
+use super::limits::{Edit, Limits};
+
 /// The containers that belong to modules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Observed {
@@ -35,6 +37,10 @@ pub struct ObservedModule {
     pub anonymous_volumes: Vec<String>,
     /// The fingerprint it was created with, from its label.
     pub fingerprint: String,
+    /// Its limits as they are.
+    pub limits: Limits,
+    /// What somebody has changed of them since the container was first seen.
+    pub edit: Option<Edit>,
     /// Docker's word for how it is.
     pub state: ContainerState,
     /// Whether its health check says so.

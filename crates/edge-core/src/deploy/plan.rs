@@ -11,16 +11,18 @@
 //! A plan is data: it changes nothing, and printed it is what `edge-agent plan` shows. [`plan`] asks neither engine, disk nor clock:
 //! whoever has a manifest ([`Desired::of`]) and the reported state of a gateway can make the same plan elsewhere, for a preview.
 
+mod texts;
+
 use std::collections::BTreeMap;
-use std::fmt;
 
 use schemas::manifest::{DesiredStatus, ImagePullPolicy};
 use schemas::names::ModuleId;
-use schemas::timestamp::rfc3339;
+use serde_json::Value;
 
 use super::desired::{Desired, DesiredModule};
 use super::observed::{ContainerState, Observed, ObservedModule};
-use super::restart::{Attempt, RESTARTS_MAX, RestartStep, Restarts};
+use super::restart::{Attempt, RestartStep, Restarts};
+pub(super) use texts::unreadable;
 
 /// What to do, in order, and what waits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,6 +66,8 @@ pub enum Action {
     },
     /// Give the container of a module its name: a replacement whose former container is gone, or one that somebody renamed.
     Rename { module: ModuleId, container_id: String },
+    /// Set limits back that somebody changed, without a restart.
+    Update { module: ModuleId, container_id: String, restored: BTreeMap<String, Value> },
     /// Stop the container, giving it its time to end.
     Stop { module: ModuleId, container_id: String },
     /// Remove the container; its named volumes stay.
@@ -183,6 +187,7 @@ impl Planner<'_> {
                     }
                     DesiredStatus::Stopped | DesiredStatus::Unknown => {}
                 }
+                self.restore(module, seen);
                 // Last, because a name that somebody else's container has keeps no module from running.
                 if seen.is_renamed && !self.waits(module) {
                     let (module, container_id) = (module.clone(), seen.container_id.clone());
@@ -193,6 +198,21 @@ impl Planner<'_> {
             Some(seen) if self.waits(module) => self.supervise_former(module, target, seen),
             None if self.waits(module) => {}
             seen => self.create(module, target, seen),
+        }
+    }
+
+    /// Whether it is noted already that the module waits, of the module that is being planned.
+    fn has_waited(&self, module: &ModuleId) -> bool {
+        self.plan.waiting.last().is_some_and(|waiting| waiting.module == *module)
+    }
+
+    /// Sets back what somebody changed of a container that nothing else is done with.
+    fn restore(&mut self, module: &ModuleId, seen: &ObservedModule) {
+        let Some(edit) = seen.edit.as_ref().filter(|edit| !edit.restored.is_empty()) else { return };
+        let is_acted_on = self.changes.last().is_some_and(|action| action.module() == module);
+        if !is_acted_on && !self.has_waited(module) && !self.waits(module) {
+            let (module, container_id) = (module.clone(), seen.container_id.clone());
+            self.changes.push(Action::Update { module, container_id, restored: edit.restored.clone() });
         }
     }
 
@@ -419,92 +439,11 @@ impl Action {
             | Self::Restart { module, .. }
             | Self::Replace { module, .. }
             | Self::Rename { module, .. }
+            | Self::Update { module, .. }
             | Self::Stop { module, .. }
             | Self::Remove { module, .. } => module,
         }
     }
-}
-
-/// One line for each action, then one for each thing that waits.
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.actions.is_empty() {
-            writeln!(f, "nothing to do")?;
-        }
-        let modules = self.actions.iter().map(Action::module).chain(self.waiting.iter().map(|w| &w.module));
-        let width = modules.map(|module| module.as_str().len()).max().unwrap_or(0);
-        for action in &self.actions {
-            let (verb, what) = action.texts();
-            let line = format!("{verb:<7}  {:<width$}  {what}", action.module().as_str());
-            writeln!(f, "{}", line.trim_end())?;
-        }
-        for Waiting { module, reason } in &self.waiting {
-            writeln!(f, "{:<7}  {:<width$}  {reason}", "wait", module.as_str())?;
-        }
-        Ok(())
-    }
-}
-
-impl Action {
-    fn texts(&self) -> (&'static str, String) {
-        let container = |id: &str| format!("container {}", id.get(..12).unwrap_or(id));
-        match self {
-            Self::Pull { image, .. } => ("pull", format!("image {image}")),
-            Self::Create { image, .. } => ("create", format!("image {image}")),
-            Self::Prepare { image, .. } => ("prepare", format!("image {image}")),
-            Self::Start { container_id: None, .. } => ("start", String::new()),
-            Self::Start { container_id: Some(id), .. } => ("start", container(id)),
-            Self::Restart { container_id, attempt, .. } => {
-                ("restart", format!("{}, {attempt}", container(container_id)))
-            }
-            Self::Replace { container_id, image, .. } => {
-                ("replace", format!("{}, image {image}", container(container_id)))
-            }
-            Self::Rename { container_id, .. } => ("rename", container(container_id)),
-            Self::Stop { container_id, .. } => ("stop", container(container_id)),
-            Self::Remove { container_id, .. } => ("remove", container(container_id)),
-        }
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (verb, what) = self.texts();
-        write!(f, "{}", format!("{verb} {} {what}", self.module()).trim_end())
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Backoff { until_ms, attempt } => {
-                write!(f, "until {}: {attempt}", rfc3339(*until_ms))
-            }
-            Self::Failed { until_ms, failures: 1 } => {
-                write!(f, "until {}: the last try failed", rfc3339(*until_ms))
-            }
-            Self::Failed { until_ms, failures } => {
-                write!(f, "until {}: the last {failures} tries failed", rfc3339(*until_ms))
-            }
-            Self::GivenUp => {
-                write!(
-                    f,
-                    "restarted {RESTARTS_MAX} times; `edge-agent restart` starts it again, and so does another manifest"
-                )
-            }
-            Self::Ended { code } => write!(f, "ended with code {code}; its restart policy leaves it so"),
-            Self::Paused => f.write_str("its container is paused; unpause it"),
-            Self::Restarting => f.write_str("Docker's own restart policy is at work"),
-            Self::Unreadable { why } => write!(f, "{}", unreadable(why)),
-        }
-    }
-}
-
-/// What an operator can do about a container that the engine does not describe.
-pub(super) fn unreadable(why: &str) -> String {
-    format!(
-        "the engine does not say how its container is: {why}; if it stays so, remove it with `docker rm -f`"
-    )
 }
 
 #[cfg(test)]

@@ -98,6 +98,9 @@ impl DeploymentProgress<'_> {
             }
             (Some(_), None) => state(RuntimeStatus::Unknown, "no container yet".to_owned()),
         };
+        if let Some(edit) = seen.and_then(|seen| seen.edit.as_ref()) {
+            state.reason = format!("{}; {}", state.reason, edit.describe());
+        }
         // A step that failed says more than the state that it left.
         let failed = self.restarts.failed(id, self.now_ms);
         let problem = self.problems.get(id).map(String::as_str);

@@ -232,7 +232,11 @@ impl Restarts {
 /// Whether a plan would have nothing to do for it.
 fn is_as_desired(seen: &ObservedModule, target: &DesiredModule) -> bool {
     let is_running = seen.state == ContainerState::Running && !seen.is_unhealthy;
-    seen.fingerprint == target.fingerprint
+    // Otherwise a name that cannot be had, or a limit, would be tried without a wait.
+    let is_to_be_repaired =
+        seen.is_renamed || seen.edit.as_ref().is_some_and(|edit| !edit.restored.is_empty());
+    !is_to_be_repaired
+        && seen.fingerprint == target.fingerprint
         && match target.spec.status {
             DesiredStatus::Running => is_running,
             DesiredStatus::Stopped => !seen.is_live() && seen.state != ContainerState::Dead,

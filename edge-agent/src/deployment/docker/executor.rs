@@ -1,12 +1,14 @@
 //! Does one step of a plan. It has no choices left; doing a step that is done already is no error.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::auth::DockerCredentials;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, ContainerStateStatusEnum, NetworkCreateRequest};
+use bollard::models::{
+    ContainerCreateBody, ContainerStateStatusEnum, ContainerUpdateBody, NetworkCreateRequest,
+};
 use bollard::query_parameters::{
     CreateContainerOptions, CreateImageOptions, InspectContainerOptions, InspectNetworkOptions,
     RemoveContainerOptions, RenameContainerOptions, StartContainerOptions, StopContainerOptions,
@@ -14,6 +16,7 @@ use bollard::query_parameters::{
 };
 use bollard::{Docker, body_full};
 use edge_core::deploy::desired::{Desired, DesiredModule};
+use edge_core::deploy::limits::Limits;
 use edge_core::deploy::plan::Action;
 use edge_core::error_chain::chain;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -94,6 +97,9 @@ impl Executor {
             }
             Action::Replace { module, container_id, .. } => self.replace(action, module, container_id).await,
             Action::Rename { module, container_id } => self.rename(action, container_id, module).await,
+            Action::Update { module, container_id, restored } => {
+                self.update(action, module, container_id, restored).await
+            }
             Action::Stop { container_id, .. } => self.stop(action, container_id).await,
             Action::Remove { module, container_id } => {
                 self.remove(action, container_id).await?;
@@ -124,6 +130,24 @@ impl Executor {
             Err(error) if is_code(&error, 409) => Err(DockerError::NameTaken { name: name.into_owned() }),
             renamed => renamed.map_err(said(action)),
         }
+    }
+
+    /// Sets limits back. A kernel may not do what the engine takes.
+    async fn update(
+        &self,
+        action: &Action,
+        module: &ModuleId,
+        container: &str,
+        restored: &BTreeMap<String, Value>,
+    ) -> Result<(), DockerError> {
+        let body = restored.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        let body: ContainerUpdateBody =
+            serde_json::from_value(Value::Object(body)).map_err(|error| said(action)(Error::from(error)))?;
+        self.docker.update_container(container, body).await.map_err(said(action))?;
+        let found = self.docker.inspect_container(container, None::<InspectContainerOptions>).await;
+        let found = found.map_err(said(action))?.host_config.unwrap_or_default();
+        let now = Limits::of(&serde_json::to_value(found).unwrap_or_default());
+        if now.have(restored) { Ok(()) } else { Err(DockerError::NotSetBack { module: module.to_string() }) }
     }
 
     /// Lets the old container run again when the one that was prepared does not start: ports and devices are taken only then.

@@ -61,6 +61,11 @@ pub enum DockerError {
     /// This machine lacks something that a module's container needs.
     #[error("module `{module}` needs {what}")]
     Unmet { module: String, what: String },
+    /// Somebody changed a container's limits, and the engine has not set them back though it said so.
+    #[error(
+        "the limits of the container of module `{module}` were not set back; `docker rm -f` has it created anew"
+    )]
+    NotSetBack { module: String },
     /// Somebody else's container has the module's name.
     #[error(
         "the name `{name}` is already in use by a container that is not this gateway's; remove or rename it"
@@ -114,9 +119,11 @@ impl DockerError {
     /// What this error says of the next try.
     pub fn finality(&self) -> Finality {
         match self {
-            Self::Away { .. } | Self::Silent { .. } | Self::RegistrySilent { .. } | Self::Host { .. } => {
-                Finality::Passing
-            }
+            Self::Away { .. }
+            | Self::Silent { .. }
+            | Self::RegistrySilent { .. }
+            | Self::NotSetBack { .. }
+            | Self::Host { .. } => Finality::Passing,
             Self::NameTaken { .. } | Self::Unmet { .. } | Self::CreateOptions { .. } | Self::Policy(_) => {
                 Finality::Final
             }

@@ -8,6 +8,7 @@ use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, HealthStatusEnum, MountPoint,
 };
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
+use edge_core::deploy::limits::Limits;
 use edge_core::deploy::observed::{ContainerState, Observed, ObservedModule, Unreadable};
 use edge_core::error_chain::chain;
 use schemas::names::ModuleId;
@@ -171,7 +172,10 @@ fn read(container: ContainerInspectResponse) -> Option<ObservedModule> {
     // The engine writes year 1 for "never", which is before 1970 and reads as none.
     let time = |text: Option<String>| text.as_deref().and_then(parse_rfc3339);
     let health = state.health.and_then(|health| health.status);
+    let host_config = serde_json::to_value(container.host_config.unwrap_or_default()).unwrap_or_default();
     Some(ObservedModule {
+        limits: Limits::of(&host_config),
+        edit: None,
         container_id: container.id?,
         is_renamed: false,
         image: config.image.unwrap_or_default(),

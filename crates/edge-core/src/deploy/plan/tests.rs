@@ -5,6 +5,7 @@ use schemas::manifest::{Manifest, RestartPolicy};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::deploy::limits::Edit;
 use crate::deploy::observed::Unreadable;
 use crate::deploy::restart::{Event, WAIT_MAX_MS};
 
@@ -111,6 +112,11 @@ impl Docker {
                     let seen = self.observed.replacements.remove(module).expect("renamed what is there");
                     assert_eq!(*container_id, seen.container_id);
                     self.observed.modules.insert(module.clone(), seen);
+                }
+                Action::Update { container_id, restored, .. } => {
+                    let seen = slot.expect("changed what is there");
+                    assert_eq!(*container_id, seen.container_id);
+                    assert_eq!(seen.edit.take().expect("somebody changed it").restored, *restored);
                 }
                 Action::Stop { container_id, .. } => {
                     let seen = [slot, replacement].into_iter().flatten();
@@ -297,6 +303,29 @@ fn a_container_that_somebody_renamed_gets_its_name_back() {
     assert!(matches!(later.actions[..], [Action::Restart { .. }]), "{later}");
 }
 
+#[test]
+fn limits_that_somebody_changed_are_set_back_and_a_try_that_fails_waits() {
+    let desired = desired(json!({"a": {"settings": {"image": "acme/a"}, "restartPolicy": "always"}}));
+    let of = |edit: Edit, is_renamed| {
+        let seen = ObservedModule { edit: Some(edit), is_renamed, ..running(&desired, "a") };
+        Observed { modules: [(id("a"), seen)].into(), ..Observed::default() }
+    };
+    let restored = BTreeMap::from([("Memory".to_owned(), json!(1))]);
+    let changed = of(Edit { restored, lasting: vec![] }, false);
+    let mut restarts = Restarts::default();
+    let printed = plan(&desired, &changed, &restarts, NOW).to_string();
+    assert_eq!(printed, "update   a  container a-container, HostConfig.Memory\n");
+    let lasting = of(Edit { lasting: vec!["Memory".into()], ..Edit::default() }, false);
+    assert!(plan(&desired, &lasting, &restarts, NOW).is_empty());
+    for observed in [changed, of(Edit::default(), true)] {
+        restarts.handle(NOW, Event::Failed(&id("a")));
+        restarts.handle(NOW, Event::Observed(&desired, &observed));
+        let waiting = plan(&desired, &observed, &restarts, NOW);
+        assert!(waiting.is_empty() && waiting.earliest().is_some(), "{waiting}");
+        restarts.forget(&id("a"));
+    }
+}
+
 fn module() -> impl Strategy<Value = Value> {
     let policy = proptest::sample::select(RestartPolicy::ALL);
     (0..3u8, 0..2u8, any::<bool>(), any::<bool>(), policy, 0..3u32).prop_map(
@@ -344,6 +373,8 @@ fn containers() -> impl Strategy<Value = Observed> {
                 state,
                 is_unhealthy: is_unhealthy && state == ContainerState::Running,
                 is_out_of_memory: false,
+                edit: (started % 3 == 0 && suffix.is_empty())
+                    .then(|| Edit { restored: [("Memory".to_owned(), json!(1))].into(), lasting: vec![] }),
                 started_at_ms: Some(NOW - started),
                 finished_at_ms: Some(NOW - finished),
                 ..running(old, module.as_str())
@@ -398,6 +429,7 @@ proptest! {
         for (module, seen) in &docker.observed.modules {
             prop_assert_eq!(&seen.fingerprint, &target.modules[module].fingerprint);
             prop_assert!(!seen.is_renamed, "{} has another name", module);
+            prop_assert!(seen.edit.is_none(), "{} has other limits", module);
         }
     }
 

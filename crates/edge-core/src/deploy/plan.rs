@@ -201,16 +201,17 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether it is noted already that the module waits, of the module that is being planned.
-    fn has_waited(&self, module: &ModuleId) -> bool {
-        self.plan.waiting.last().is_some_and(|waiting| waiting.module == *module)
+    /// Whether it is noted already that the module's last steps failed.
+    fn has_failed(&self, module: &ModuleId) -> bool {
+        let mut waiting = self.plan.waiting.iter().filter(|waiting| waiting.module == *module);
+        waiting.any(|waiting| matches!(waiting.reason, Reason::Failed { .. }))
     }
 
-    /// Sets back what somebody changed of a container that nothing else is done with.
+    /// Sets back what somebody changed of a container, unless something else is to be done with it first: a restart waits for less.
     fn restore(&mut self, module: &ModuleId, seen: &ObservedModule) {
         let Some(edit) = seen.edit.as_ref().filter(|edit| !edit.restored.is_empty()) else { return };
         let is_acted_on = self.changes.last().is_some_and(|action| action.module() == module);
-        if !is_acted_on && !self.has_waited(module) && !self.waits(module) {
+        if !is_acted_on && !self.has_failed(module) && !self.waits(module) {
             let (module, container_id) = (module.clone(), seen.container_id.clone());
             self.changes.push(Action::Update { module, container_id, restored: edit.restored.clone() });
         }

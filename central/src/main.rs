@@ -12,10 +12,11 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use cli::data::DataArgs;
 use cli::devices::DeviceCommand;
 use cli::gateways::GatewayCommand;
+use cli::modules::ModuleCommand;
 use cli::templates::TemplateCommand;
 use cli::tokens::TokenCommand;
 use cli::users::UserCommand;
-use cli::{devices, gateways, store, templates, tokens, users};
+use cli::{devices, gateways, modules, store, templates, tokens, users};
 use edge_core::error_chain::chain;
 use edge_hub::logging;
 use edge_hub::tasks::{self, TaskFailure};
@@ -72,6 +73,11 @@ enum Command {
         #[command(subcommand)]
         command: DeviceCommand,
     },
+    /// Modules of gateways.
+    Module {
+        #[command(subcommand)]
+        command: ModuleCommand,
+    },
     /// Device templates.
     Template {
         #[command(subcommand)]
@@ -112,6 +118,7 @@ fn main() -> ExitCode {
         Command::NewAuthority => store::new_authority(&data),
         Command::Gateway { command } => gateways::run(&data, command),
         Command::Device { command } => devices::run(&data, command),
+        Command::Module { command } => modules::run(&data, command),
         Command::Template { command } => templates::run(&data, command),
         Command::Token { command } => tokens::run(&data, command),
         Command::User { command } => users::run(&data, command),

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access::authenticator::Authenticator;
 use crate::c2d::service::C2d;
+use crate::commands::module_logs::ModuleLogs;
 use crate::commands::service::Commands;
 use crate::commands::waiting::WaitingCommands;
 use crate::deployments::quotes::ManifestQuotes;
@@ -34,6 +35,7 @@ pub struct Services {
     pub gateway_reports: Arc<GatewayReports>,
     pub commands: Arc<Commands>,
     pub waiting_commands: Arc<WaitingCommands>,
+    pub module_logs: ModuleLogs,
     pub c2d: Arc<C2d>,
     pub redelivery: Redelivery,
     pub registry: Arc<Registry>,
@@ -112,6 +114,7 @@ impl Services {
         Ok(Self {
             telemetry: Ingest::new(store.clone()),
             manifest_quotes: Arc::new(ManifestQuotes::new(store.clone())),
+            module_logs: ModuleLogs::new(store.clone(), commands.clone()),
             store,
             clients,
             connections,

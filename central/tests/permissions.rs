@@ -29,6 +29,7 @@ fn needed(method: &str, path: &str) -> Option<Role> {
             Some(Role::Operator)
         }
         ("get", path) if path.starts_with("/api/enrollmentGroups/") => Some(Role::Operator),
+        ("get", "/api/ext/devices/{device_id}/modules/{module_name}/logs") => Some(Role::Operator),
         ("get", _) => Some(Role::Viewer),
         ("delete", _) => Some(Role::Builder),
         _ => Some(Role::Operator),

@@ -1,8 +1,9 @@
 //! What is running, asked of the `docker` command as an operator would ask it.
 
 use std::collections::BTreeMap;
+use std::process::Stdio;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tokio::process::Command;
 
 use crate::process::run;
@@ -42,6 +43,18 @@ pub async fn remove_network(network: &str) -> Result<()> {
     if networks.lines().any(|name| name == network) {
         docker(&["network", "rm", network]).await?;
     }
+    Ok(())
+}
+
+/// Makes an image of busybox alone.
+pub async fn busybox_image(name: &str) -> Result<()> {
+    let mut tar =
+        Command::new("tar").args(["-C", "/", "-c", "bin/busybox"]).stdout(Stdio::piped()).spawn()?;
+    let archive: Stdio = tar.stdout.take().context("stdout is piped")?.try_into()?;
+    // Not by `run`, which gives no input.
+    let imported = Command::new("docker").args(["import", "-", name]).stdin(archive).output().await?;
+    let error = String::from_utf8_lossy(&imported.stderr);
+    ensure!(imported.status.success() && tar.wait().await?.success(), "docker import: {error}");
     Ok(())
 }
 

@@ -172,7 +172,8 @@ impl Site {
         self.rest.as_ref().context("central was not started yet")
     }
 
-    fn central_command(&self, arguments: &[&str]) -> Result<Command> {
+    /// A command line of `central`.
+    pub fn central_command(&self, arguments: &[&str]) -> Result<Command> {
         let program = self.central_program.clone().map_or_else(|| binary("central"), Ok)?;
         let mut command = within(&self.central_in, program);
         command

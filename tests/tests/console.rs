@@ -9,9 +9,11 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use site_tests::client::{Client, Kind};
+use site_tests::docker;
 use site_tests::process::run;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
+use test_needs::Need;
 
 const USER: &str = "night-shift";
 const PASSWORD: &str = "correct horse battery";
@@ -130,6 +132,59 @@ async fn no_page_has_a_serious_fault_of_accessibility_in_either_theme() {
     set_up(&site).await;
     let shots = std::env::var("LINESIDE_SHOTS").ok();
     play(&site, "console_pages.js", json!({"shots": shots})).await;
+}
+
+/// Image of the module that writes to its log.
+const CHATTY: &str = "lineside-test/chatty:1";
+
+/// A module that writes a fault and a secret, and one whose image is nowhere.
+fn chatty_manifest() -> Value {
+    let script = "echo '<3>pump off'; echo password=hunter2hunter2; exec /bin/busybox tail -f /dev/null";
+    let module = |image: &str, options: &Value| {
+        json!({"version": "1.0", "type": "docker", "status": "running", "restartPolicy": "always", "imagePullPolicy": "never",
+            "settings": {"image": image, "createOptions": options.to_string()}})
+    };
+    let options = json!({"Entrypoint": ["/bin/busybox", "sh", "-c", script], "StopSignal": "SIGKILL"});
+    manifest(
+        &json!({"chatty": module(CHATTY, &options), "vision": module("lineside-no-such-image:1", &json!({}))}),
+    )
+}
+
+/// Reads the log on central's machine, once the module has written.
+async fn log_by_command_line(site: &Site) -> String {
+    let read = eventually("the log of the module", CONNECTED, || async {
+        let arguments = ["module", "logs", GATEWAY, "chatty", "--grep", "pump"];
+        let (code, out, _) = run(&mut site.central_command(&arguments)?).await?;
+        Ok((code == 0 && !out.is_empty()).then_some(out))
+    });
+    read.await.unwrap()
+}
+
+#[tokio::test]
+async fn the_log_of_a_module_is_read_followed_and_searched_on_the_command_line_and_in_the_browser() {
+    if !test_needs::has(&[Need::Docker, Need::File("/bin/busybox")]) {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = site(dir.path()).await;
+    set_up(&site).await;
+    docker::busybox_image(CHATTY).await.unwrap();
+    let rest = site.rest().unwrap();
+    let body = json!({"displayName": "Chatty line", "data": chatty_manifest()});
+    rest.put("/api/deploymentManifests/chatty", &body).await.unwrap();
+    let assign = format!("/api/devices/{GATEWAY}/applyDeploymentManifest");
+    rest.post(&assign, &json!({"id": "chatty"})).await.unwrap();
+
+    let log = log_by_command_line(&site).await;
+    assert!(log.ends_with("Z pump off\n") && log.lines().count() == 1, "{log}");
+    let refused = ["module", "logs", GATEWAY, "vision"];
+    let (code, _, error) = run(&mut site.central_command(&refused).unwrap()).await.unwrap();
+    assert!(code == 1 && error.contains("module `vision` has no container"), "{error}");
+
+    let container = docker::running(&site.network).await.unwrap().into_keys().next().unwrap();
+    let shots = std::env::var("LINESIDE_SHOTS").ok();
+    play(&site, "console_logs.js", json!({"container": container, "shots": shots})).await;
+    site.end(true).await.unwrap();
 }
 
 /// Devices that enrol; the last one is rejected.

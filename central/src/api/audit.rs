@@ -53,7 +53,7 @@ pub(super) struct AuditRow {
     who: String,
     /// `user`, `token`, `commandLine` or `nobody`.
     who_kind: &'static str,
-    /// `created`, `updated`, `deleted`, `command`, `action`, `signIn`, `signOut`, `setup` or `refused`.
+    /// `created`, `updated`, `deleted`, `command`, `action`, `read`, `signIn`, `signOut`, `setup` or `refused`.
     kind: &'static str,
     /// Empty for commands on central's machine.
     method: String,

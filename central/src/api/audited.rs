@@ -1,6 +1,7 @@
-//! Every change that the API is asked for leaves a row in the audit log.
+//! Every change that the API is asked for leaves a row in the audit log, and so do reads of logs.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
@@ -14,6 +15,8 @@ use tower_service::Service as _;
 
 use super::caller::ClientAddress;
 use super::error::ApiError;
+use super::log_path::is_log;
+use super::noted_reads::NotedReads;
 use crate::audit::difference::difference;
 use crate::audit::entry::{ActorKind, ChangeOutcome, Entry, EntryKind};
 use crate::audit::log::Audit;
@@ -72,6 +75,7 @@ pub(super) struct Recorder {
     pub(super) audit: Audit,
     /// The API without authorization and rows: what stood before a change, and after, is read from it.
     pub(super) reads: Router,
+    pub(super) noted: NotedReads,
 }
 
 /// Lets a change through with its row. Behind [`super::auth::authorize`], which says who asks; what is open to everybody writes
@@ -82,6 +86,9 @@ pub(super) async fn record(State(recorder): State<Recorder>, mut request: Reques
     let address = request.extensions().get::<ClientAddress>().copied();
     let (Some(caller), Some(address)) = (caller, address) else { return next.run(request).await };
     if matches!(method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        if is_log(uri.path()) {
+            return recorder.record_read(&caller, address, request, next).await;
+        }
         return next.run(request).await;
     }
     let path = uri.path().to_owned();
@@ -130,6 +137,34 @@ fn is_command(path: &str) -> bool {
 }
 
 impl Recorder {
+    /// Lets a read through that is for operators alone, with a row for it and for its repetitions.
+    async fn record_read(
+        &self,
+        caller: &Caller,
+        address: ClientAddress,
+        request: Request,
+        next: Next,
+    ) -> Response {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        if !self.noted.note(caller, &path, Instant::now()) {
+            return next.run(request).await;
+        }
+        let begun = match self.audit.begin(entry(Some(caller), EntryKind::Read, &method, &path, address)) {
+            Ok(begun) => begun,
+            Err(error) => return ApiError::from(error).into_response(),
+        };
+        let response = next.run(request).await;
+        let status = response.status();
+        if !status.is_success() {
+            self.noted.forget(caller, &path);
+        }
+        let status = status.as_u16();
+        let outcome =
+            ChangeOutcome { status, kind: EntryKind::Read, is_own: false, before: None, after: None };
+        self.audit.end(begun, outcome);
+        response
+    }
+
     /// What a GET of a path answers, without its secrets; `None` when it has none.
     async fn read(&self, uri: &Uri, caller: &Caller) -> Option<Value> {
         let mut request = Request::new(Body::empty());

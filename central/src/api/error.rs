@@ -10,6 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::clock::now_ms;
+use crate::commands::module_logs::LogError;
 use crate::error::ServiceError;
 use crate::store::StoreError;
 
@@ -173,6 +174,24 @@ impl From<StoreError> for ApiError {
 impl From<rusqlite::Error> for ApiError {
     fn from(error: rusqlite::Error) -> Self {
         ServiceError::from(error).into()
+    }
+}
+
+impl From<LogError> for ApiError {
+    fn from(error: LogError) -> Self {
+        let message = chain(&error).to_string();
+        let (status, code) = match error {
+            LogError::Service(error) => return Self::from(error),
+            LogError::NoAnswer(failure) => return Self::from(&failure),
+            LogError::Selection(_) => (StatusCode::BAD_REQUEST, "InvalidQuery"),
+            LogError::GatewayAway { .. } => (StatusCode::NOT_FOUND, "DeviceNotConnected"),
+            LogError::NoContainer { .. } => (StatusCode::NOT_FOUND, "ModuleHasNoContainer"),
+            LogError::Refused { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "GatewayRefused"),
+            LogError::Failed { .. } | LogError::Unreadable { .. } => {
+                (StatusCode::BAD_GATEWAY, "GatewayFailed")
+            }
+        };
+        Self { status, code, message }
     }
 }
 

@@ -31,11 +31,14 @@ pub mod group_certificates;
 pub mod links;
 pub mod list;
 pub mod live;
+mod log_path;
 pub mod losses;
 pub mod manifest_previews;
 pub mod manifests;
+mod module_logs;
 pub mod names;
 pub mod needed;
+mod noted_reads;
 pub mod overview;
 pub mod overview_tiles;
 pub mod paging;
@@ -81,6 +84,7 @@ use crate::people::service::People;
 use crate::services::Services;
 use error::ApiError;
 use links::PublicAddress;
+use noted_reads::NotedReads;
 use query::DescribedParameters;
 use request_counts::RequestCounts;
 use shown_models::ShownModels;
@@ -121,7 +125,7 @@ pub fn router(
         .method_not_allowed_fallback(|| async { ApiError::method_not_allowed() })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(services);
-    let recorder = audited::Recorder { audit, reads: inner.clone() };
+    let recorder = audited::Recorder { audit, reads: inner.clone(), noted: NotedReads::default() };
     inner
         .layer(middleware::from_fn_with_state(recorder, audited::record))
         .layer(middleware::from_fn_with_state(access, auth::authorize))
@@ -227,6 +231,7 @@ pub fn described() -> (Router<Services>, OpenApi) {
         .routes(routes!(connection::get))
         .routes(routes!(connection::join))
         .routes(routes!(ext::status))
+        .routes(routes!(module_logs::get))
         .routes(routes!(ext::messages))
         .routes(routes!(live::events))
         .routes(routes!(grid::list))

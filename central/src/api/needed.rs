@@ -42,9 +42,9 @@ fn of_devices(method: &str, path: &[&str]) -> Option<Permission> {
             Permission::ConnectivityReadInstance
         }
         ("PUT" | "PATCH", [_, "attestation"]) => Permission::ConnectivityManageInstance,
-        ("POST", [_, .., "commands", _] | [_, "messages", "devicebound"]) => {
-            Permission::DeviceInstancesExecuteCommands
-        }
+        ("POST", [_, .., "commands", _] | [_, "messages", "devicebound"])
+        // It is read by a command (decision 0099).
+        | ("GET", [_, "modules", _, "logs"]) => Permission::DeviceInstancesExecuteCommands,
         ("GET", _) => Permission::DeviceInstancesView,
         ("PUT", [_]) => Permission::DeviceInstancesCreate,
         ("PUT" | "PATCH", [_, ..]) => Permission::DeviceInstancesUpdate,

@@ -66,6 +66,8 @@ text_enum! {
         /// A command of a device or module.
         Command = "command",
         Action = "action",
+        /// What is read for operators alone: the log of a module.
+        Read = "read",
         SignIn = "signIn",
         SignOut = "signOut",
         /// The first user.
@@ -79,7 +81,7 @@ text_enum! {
     /// Rows of one kind; the oldest of a kind are deleted for newer ones.
     Class {
         Change = "change",
-        /// What people of any role do about themselves: sign in and out, and set their own password.
+        /// What people of any role do about themselves (sign in and out, and set their own password), and what is read.
         Own = "own",
         Refused = "refused",
     }
@@ -90,7 +92,7 @@ impl EntryKind {
     pub fn class(self) -> Class {
         match self {
             Self::Refused => Class::Refused,
-            Self::SignIn | Self::SignOut => Class::Own,
+            Self::Read | Self::SignIn | Self::SignOut => Class::Own,
             Self::Created | Self::Updated | Self::Deleted | Self::Command | Self::Action | Self::Setup => {
                 Class::Change
             }

@@ -3,7 +3,9 @@
 pub(crate) mod data;
 pub(crate) mod devices;
 pub(crate) mod gateways;
+pub(crate) mod modules;
 mod output;
+mod serving;
 pub(crate) mod store;
 pub(crate) mod templates;
 pub(crate) mod tokens;

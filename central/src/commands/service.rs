@@ -14,6 +14,7 @@ use edge_core::error_chain::chain;
 use edge_hub::clients::Clients;
 use edge_hub::delivery::NotDelivered;
 use edge_hub::tasks;
+use rusqlite::Connection;
 use schemas::method::{MethodFailure, MethodRequest};
 use schemas::names::{DeviceId, Identity};
 use tokio::sync::oneshot;
@@ -33,6 +34,13 @@ const RUNNING_MAX: usize = 1000;
 const UNKNOWN_LOGGED_MAX: usize = 10_000;
 /// How much longer central waits than the gateway: the way there and back.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
+
+/// What stays of a command that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Remains {
+    InHistory,
+    Nothing,
+}
 
 /// Commands that are called now, and the ends of all commands.
 pub struct Commands {
@@ -62,6 +70,29 @@ impl Commands {
         self: &Arc<Self>,
         target: Identity,
         request: MethodRequest,
+    ) -> Result<Command, ServiceError> {
+        self.run(target, request, Remains::InHistory).await
+    }
+
+    /// Reads something by a command, which leaves the history with its end: it changed nothing, and its answer is for its reader
+    /// alone (decision 0099).
+    ///
+    /// # Errors
+    /// Those of [`Commands::call`].
+    pub async fn read(
+        self: &Arc<Self>,
+        target: Identity,
+        request: MethodRequest,
+    ) -> Result<Outcome, ServiceError> {
+        let ended = self.run(target, request, Remains::Nothing).await?;
+        Ok(ended.outcome.clone().unwrap_or_else(|| no_answer(&ended)))
+    }
+
+    async fn run(
+        self: &Arc<Self>,
+        target: Identity,
+        request: MethodRequest,
+        remains: Remains,
     ) -> Result<Command, ServiceError> {
         check(&request)?;
         let (requested_ms, from_age_ms) = (now_ms(), stamp_ms());
@@ -108,13 +139,18 @@ impl Commands {
                 // Each command has an end.
                 Err(_panicked) => this.end(command.id.clone(), None, no_answer(&command)).await?,
             }
-            this.store
-                .read(move |c| {
-                    commands::get(c, &command.id)?.ok_or_else(|| {
-                        ServiceError::Busy("the history was trimmed before the command's end was read".into())
-                    })
-                })
-                .await
+            let id = command.id;
+            match remains {
+                Remains::InHistory => this.store.read(move |c| ended_command(c, &id)).await,
+                Remains::Nothing => {
+                    let taken = this.store.submit(move |c| {
+                        let ended = ended_command(c, &id)?;
+                        commands::forget(c, &id)?;
+                        Ok::<_, ServiceError>(ended)
+                    });
+                    taken.await
+                }
+            }
         });
         run.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
     }
@@ -268,6 +304,11 @@ impl Commands {
     fn forget_running(&self, id: &str) {
         self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).remove(id);
     }
+}
+
+fn ended_command(c: &Connection, id: &str) -> Result<Command, ServiceError> {
+    commands::get(c, id)?
+        .ok_or_else(|| ServiceError::Busy("the history was trimmed before the command's end was read".into()))
 }
 
 fn stopping() -> ServiceError {

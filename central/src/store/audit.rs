@@ -214,7 +214,7 @@ mod tests {
     /// Every kind of row, of every end, that somebody can make who may change nothing.
     #[test]
     fn nothing_but_changes_pushes_out_changes() {
-        use EntryKind::{Action, Command, Created, Deleted, Refused, Setup, SignIn, SignOut, Updated};
+        use EntryKind::{Action, Command, Created, Deleted, Read, Refused, Setup, SignIn, SignOut, Updated};
         let dir = tempfile::tempdir().unwrap();
         let c = schema::open(&dir.path().join("central.db")).unwrap();
         // Thousands of commits, of which none must outlive this test.
@@ -223,11 +223,11 @@ mod tests {
             put(&c, at_ms, "owner", Updated);
         }
         let mut at_ms = 150;
-        for kind in [Action, Command, Created, Deleted, Refused, Setup, SignIn, SignOut, Updated] {
+        for kind in [Action, Command, Created, Deleted, Read, Refused, Setup, SignIn, SignOut, Updated] {
             for (status, is_own) in
                 [200, 403, 409, 422, 429].into_iter().flat_map(|status| [(status, true), (status, false)])
             {
-                let is_change = status == 200 && !is_own && ![Refused, SignIn, SignOut].contains(&kind);
+                let is_change = status == 200 && !is_own && ![Read, Refused, SignIn, SignOut].contains(&kind);
                 for _ in 0..if is_change { 0 } else { 130 } {
                     let outcome = ChangeOutcome { status, kind, is_own, before: None, after: None };
                     put_with(&c, at_ms, "viewer", &outcome);

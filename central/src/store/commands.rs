@@ -148,6 +148,12 @@ pub fn delete(connection: &Connection, target: &Identity) -> rusqlite::Result<()
     Ok(())
 }
 
+/// Takes a command out of the history.
+pub fn forget(connection: &Connection, id: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached("DELETE FROM commands WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}
+
 /// The command with this id; none when it cannot be read.
 pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<Command>> {
     let mut statement = connection.prepare_cached("SELECT * FROM commands WHERE id = ?1")?;

@@ -86,9 +86,10 @@ for (const [id, displayName] of EMPTY
 }
 
 class Refused extends Error {
-  constructor(status, message) {
+  constructor(status, message, code) {
     super(message);
     this.status = status;
+    this.code = code;
   }
 }
 const need = (id) =>
@@ -713,8 +714,9 @@ function ofManifests(method, id, body) {
   }
   return [200, manifests.get(id)];
 }
-function ofExtDevice([id, what, more], query) {
+function ofExtDevice([id, what, more, part], query) {
   const row = need(id);
+  if (what === "modules" && part === "logs") return [200, log(row, more, query)];
   switch (what) {
     case "status":
       return [200, status(row)];
@@ -785,15 +787,36 @@ function ofExtDevice([id, what, more], query) {
       throw new Refused(404, `there is no ${what} of a device`);
   }
 }
+const logLine = (time, level, text) => ({ time, level, stream: "stdout", text });
 const LOG = [
-  "2026-11-30T03:11:02Z loading model press.onnx, 214 MB",
-  "2026-11-30T03:11:04Z batch of 8 frames",
-  "2026-11-30T03:11:05Z Killed",
-].join("\n");
+  ...Array.from({ length: 60 }, (_, at) =>
+    logLine(
+      ago(400_000 - at * 5000),
+      6,
+      `batch ${4100 + at} of 8 frames, ${31 + (at % 7)} ms, queue ${at % 4}`,
+    ),
+  ),
+  logLine(ago(62_000), 4, "frame queue is full, 3 frames were dropped"),
+  logLine(
+    ago(61_000),
+    6,
+    "loading model press.onnx, 214 MB, from https://models.plant.example/press.onnx?***redacted***",
+  ),
+  logLine(ago(60_000), 3, "cannot allocate 214 MB: memory limit of 256 MB reached"),
+  logLine(ago(59_000), 6, "Killed"),
+];
+function log(row, module, query) {
+  if (row.state.connectivity !== "connected")
+    throw new Refused(404, `gateway \`${row.id}\` is not connected`, "DeviceNotConnected");
+  if (module === "tool-wear")
+    throw new Refused(404, `module \`${module}\` has no container`, "ModuleHasNoContainer");
+  const pattern = new RegExp((query.get("regex") ?? "").replace("(?i)", ""), "i");
+  const lines = LOG.filter((line) => pattern.test(line.text));
+  return { lines: lines.slice(-Number(query.get("tail") ?? lines.length)) };
+}
 function ofModule(row, method, body) {
   const [status, command] = run(row, method, body);
-  const response = method === "GetModuleLogs" ? [{ id: "module", payload: LOG, payloadBytes: null }] : null;
-  return [status, { ...command, module: "$edgeAgent", response }];
+  return [status, { ...command, module: "$edgeAgent", response: null }];
 }
 function ofDevice(method, [id, what, name, ...rest], body) {
   if (!what && method === "PUT") return registered(id, body);
@@ -879,7 +902,9 @@ createServer(async (request, response) => {
     status = error.status ?? 500;
     response.writeHead(status, { "content-type": "application/json" });
     response.end(
-      JSON.stringify({ error: { code: String(status), message: error.message, requestId: randomUUID() } }),
+      JSON.stringify({
+        error: { code: error.code ?? String(status), message: error.message, requestId: randomUUID() },
+      }),
     );
   }
   if (request.method !== "GET")

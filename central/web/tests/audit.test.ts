@@ -31,6 +31,7 @@ test.each<[Partial<AuditRow>, string]>([
     "ran reboot on a, refused with 504",
   ],
   [{ method: "POST", path: "/api/devices/g/modules/m/commands/go" }, "ran go on g/m"],
+  [{ method: "GET", kind: "read", path: "/api/ext/devices/g/modules/m/logs" }, "read the log of g/m"],
   [{ method: "POST", path: "/api/devices/g/applyDeploymentManifest" }, "assigned a manifest to g"],
   [{ method: "PUT", path: "/api/deploymentManifests/line" }, "wrote manifest line"],
   [{ method: "DELETE", path: "/api/apiTokens/ci" }, "revoked token ci"],

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { fieldText, groupsOf, isNothing, messageOfFields, summary } from "../src/lib/deployments";
-import { linesOf, logWrite, restartWrite } from "../src/lib/modules";
+import { linesWith, logPath, logQuery, logText, restartWrite, severity } from "../src/lib/modules";
 import type { Preview } from "../src/lib/types";
 
 const preview = (effects: [string, string][], routes = 0): Preview => {
@@ -52,15 +52,25 @@ test("the fields of the route tester make a message, or say what is wrong", () =
   expect(messageOfFields({ ...none, from: "d", properties: "line" }).wrong).toContain("line");
 });
 
-test("a module is restarted and its log read by IoT Edge's direct methods", () => {
+test("a module is restarted by IoT Edge's direct method", () => {
   expect(restartWrite("gw 1", "filter")).toEqual({
     method: "POST",
     path: "/api/devices/gw%201/modules/%24edgeAgent/commands/RestartModule",
     body: { request: { schemaVersion: "1.0", id: "filter" }, responseTimeout: 60 },
   });
-  const { body } = logWrite("gw", "a.b") as { body: { request: { items: { id: string } } } };
-  // The method takes a regular expression, and a module's name may have dots.
-  expect(body.request.items.id).toBe("^a\\.b$");
-  expect(linesOf([{ id: "filter", payload: "one\ntwo\n" }], "filter")).toEqual(["one", "two"]);
-  expect(linesOf(null, "filter")).toEqual([]);
+});
+
+test("the last lines of a log are read, or all with a text, which is no pattern", () => {
+  expect(logPath("gw 1", "a/b")).toBe("/api/ext/devices/gw%201/modules/a%2Fb/logs");
+  expect(logQuery({ last: 200 })).toEqual({ tail: 200 });
+  expect(logQuery({ text: "a.b (c)" })).toEqual({ regex: "(?i)a\\.b \\(c\\)" });
+});
+
+test("lines are found in capital letters or not, and a file has each with its time", () => {
+  const line = (text: string, time: string | null = null) => ({ time, level: 6, stream: "stdout", text });
+  const lines = [line("Pump off", "2026-11-29T03:00:00Z"), line("cold")];
+  expect(linesWith(lines, "pump")).toEqual([lines[0]]);
+  expect(linesWith(lines, "")).toBe(lines);
+  expect(logText(lines)).toBe("2026-11-29T03:00:00Z Pump off\ncold\n");
+  expect([0, 3, 4, 5, 6].map(severity)).toEqual(["error", "error", "warning", null, null]);
 });

@@ -15,6 +15,7 @@ const ROOTS = [
   "LossBody",
   "ManifestBody",
   "MessageBody",
+  "ModuleLog",
   "OperationDetail",
   "OverviewTiles",
   "PreviewBody",

@@ -16,6 +16,8 @@ const FLAGS = [
   "--disable-sync",
 ];
 
+const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
+
 /** What the test says: addresses, names, a directory. */
 const given = JSON.parse(process.argv[2]);
 
@@ -88,4 +90,14 @@ async function rewrite(page, editor, text) {
   await page.keyboard.insertText(text);
 }
 
-module.exports = { api, given, inBrowser, rewrite, said, signIn, STEP_MS };
+/** The serious and critical faults of accessibility that axe finds. */
+async function faultsOf(page) {
+  // By the debugger, which the page's policy does not bind.
+  await page.evaluate(AXE);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  return violations
+    .filter((fault) => ["serious", "critical"].includes(fault.impact))
+    .map((fault) => `${fault.id}: ${fault.help}\n${fault.nodes.slice(0, 4).map((node) => `    ${node.html.slice(0, 200)}\n    ${node.failureSummary.replaceAll("\n", " ")}`).join("\n")}`);
+}
+
+module.exports = { api, faultsOf, given, inBrowser, rewrite, said, signIn, STEP_MS };

@@ -2,10 +2,9 @@
 "use strict";
 const fs = require("fs");
 const path = require("path");
-const { api, given, inBrowser, said, signIn } = require("./console_browser");
+const { api, faultsOf, given, inBrowser, said, signIn } = require("./console_browser");
 const { connectRefused, Device, enrol, withKey } = require("./console_device");
 
-const AXE = fs.readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
 const VERSION = "api-version=2022-10-31-preview";
 
 /** Name, address, and what is there when the page is complete. */
@@ -29,6 +28,7 @@ const PAGES = [
   ["gateway-devices", () => `/gateways/${given.gateway}/devices`, (page) => page.getByText(/No device stands behind it|Device ID/).first()],
   ["gateway-deployment", () => `/gateways/${given.gateway}/deployment`, (page) => page.getByRole("heading", { name: "Assigned", exact: true })],
   ["gateway-modules", () => `/gateways/${given.gateway}/modules`, (page) => page.getByRole("button", { name: "Restart", exact: true })],
+  ["gateway-logs-none", () => `/gateways/${given.gateway}/logs?module=vision`, (page) => page.getByText("vision has no container.")],
   ["gateway-restart", () => `/gateways/${given.gateway}/modules?restart=vision`, (page) => page.getByRole("dialog", { name: "Restart vision?" })],
   ["gateway-system", () => `/gateways/${given.gateway}/system`, (page) => page.getByRole("heading", { name: "System" })],
   ["gateway-connect", () => `/gateways/${given.gateway}/connect`, (page) => page.getByLabel("the line", { exact: true })],
@@ -106,15 +106,6 @@ async function fill(page) {
   await api(page, "PATCH", `/api/devices/press-1/properties?${VERSION}`, { mode: "eco", limit: 210 });
   await api(page, "POST", `/api/devices/press-1/commands/openValve?${VERSION}`, { request: { percent: 40 } });
   return device;
-}
-
-async function faultsOf(page) {
-  // By the debugger, which the page's policy does not bind.
-  await page.evaluate(AXE);
-  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-  return violations
-    .filter((fault) => ["serious", "critical"].includes(fault.impact))
-    .map((fault) => `${fault.id}: ${fault.help}\n${fault.nodes.slice(0, 4).map((node) => `    ${node.html.slice(0, 200)}\n    ${node.failureSummary.replaceAll("\n", " ")}`).join("\n")}`);
 }
 
 async function look(page, theme) {

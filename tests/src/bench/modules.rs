@@ -2,17 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 use super::deployment::{apply, ms};
 use super::peer::settled;
 use super::table::{ROUNDS, head, ratio};
-use crate::docker::docker;
+use crate::docker::{busybox_image, docker};
 use crate::process::run;
 use crate::site::Site;
 
@@ -27,7 +25,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// # Errors
 /// When a deployment fails, or a change of one module touches another one's container.
 pub async fn run_all(site: &Site) -> Result<()> {
-    make_image().await?;
+    busybox_image(IMAGE).await?;
     let result = measure(site).await;
     docker(&["rmi", "--force", IMAGE]).await?;
     result
@@ -80,16 +78,6 @@ async fn measure(site: &Site) -> Result<()> {
         println!("| {count} | {pss} | {cpu:.2} |");
     }
     ratio("apply-fifty", ours.median / theirs.median, "1.15 or less");
-    Ok(())
-}
-
-/// An image of busybox alone.
-async fn make_image() -> Result<()> {
-    let mut tar =
-        Command::new("tar").args(["-C", "/", "-c", "bin/busybox"]).stdout(Stdio::piped()).spawn()?;
-    let archive: Stdio = tar.stdout.take().context("stdout is piped")?.try_into()?;
-    let (code, _, error) = run(Command::new("docker").args(["import", "-", IMAGE]).stdin(archive)).await?;
-    ensure!(code == 0 && tar.wait().await?.success(), "docker import: {error}");
     Ok(())
 }
 

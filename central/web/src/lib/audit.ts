@@ -56,6 +56,7 @@ function ofDevice(row: Row, [id, what, name, ...rest]: string[]): string | null 
   if (what === "join") return `took the line that joins ${id}`;
   if (what === "attestation") return `changed how ${id} proves itself`;
   if (what === "modules" && rest[0] === "commands") return `ran ${rest[1]} on ${id}/${name}`;
+  if (what === "modules" && rest[0] === "logs") return `read the log of ${id}/${name}`;
   if (what === "modules" && rest[0] === "properties") return `wrote properties of ${id}/${name}`;
   return null;
 }

@@ -1,66 +1,71 @@
-// What an operator does to a module of a gateway: the direct methods of IoT Edge's `$edgeAgent`, called as commands, which the audit log keeps.
+// What an operator does to a module of a gateway: it is restarted by IoT Edge's direct method, called as a command, which the audit log
+// keeps; its log is read by a path of central, which calls the gateway.
 
-import { ApiError, devicePath, post } from "./api";
+import { ApiError, devicePath, extDevicePath, get, post } from "./api";
 import type { Write } from "./curl";
-import type { Command } from "./types";
+import type { Command, LogLine } from "./types";
 
 /** So long a module may take to stop and start. */
 const RESTART_SECONDS = 60;
-const LOG_SECONDS = 20;
-export const LOG_LINES = 50;
 
-function agentWrite(gateway: string, method: string, request: unknown, seconds: number): Write {
-  const path = devicePath(gateway, `/modules/${encodeURIComponent("$edgeAgent")}/commands/${method}`);
-  return { method: "POST", path, body: { request, responseTimeout: seconds } };
+export function restartWrite(gateway: string, module: string): Write {
+  const path = devicePath(gateway, `/modules/${encodeURIComponent("$edgeAgent")}/commands/RestartModule`);
+  const request = { schemaVersion: "1.0", id: module };
+  return { method: "POST", path, body: { request, responseTimeout: RESTART_SECONDS } };
 }
 
-export const restartWrite = (gateway: string, module: string): Write =>
-  agentWrite(gateway, "RestartModule", { schemaVersion: "1.0", id: module }, RESTART_SECONDS);
-
-export const logWrite = (gateway: string, module: string): Write =>
-  agentWrite(
-    gateway,
-    "GetModuleLogs",
-    {
-      schemaVersion: "1.0",
-      items: { id: `^${escaped(module)}$`, filter: { tail: LOG_LINES } },
-      encoding: "none",
-      contentType: "text",
-    },
-    LOG_SECONDS,
-  );
-
-const escaped = (name: string) => name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-
-/** What the gateway answered; it says itself why it refused. */
-async function called(write: Write): Promise<unknown> {
-  const command = await post<Command>(write.path, write.body);
-  if (command.responseCode === 200) return command.response;
-  const { message } = (command.response ?? {}) as { message?: unknown };
-  const said = typeof message === "string" ? message : `the gateway answered with ${command.responseCode}`;
-  throw new ApiError(command.responseCode ?? 0, "GatewayRefused", said, null);
-}
-
+/** Restarts it; a gateway that refuses says itself why. */
 export async function restartModule(gateway: string, module: string): Promise<void> {
-  await called(restartWrite(gateway, module));
+  const write = restartWrite(gateway, module);
+  const command = await post<Command>(write.path, write.body);
+  if (command.responseCode === 200) return;
+  const { message } = (command.response ?? {}) as { message?: unknown };
+  const why = typeof message === "string" ? message : `the gateway answered with ${command.responseCode}`;
+  throw new ApiError(command.responseCode ?? 0, "GatewayRefused", why, null);
 }
 
-/** The last lines of a module's log; null where the gateway does not hand logs out. */
-export async function lastLines(gateway: string, module: string): Promise<string[] | null> {
-  let answer: unknown;
-  try {
-    answer = await called(logWrite(gateway, module));
-  } catch (caught) {
-    if (caught instanceof ApiError && caught.code === "GatewayRefused" && caught.status === 400) return null;
-    throw caught;
-  }
-  return linesOf(answer, module);
+/** The last lines, or all that have a text. */
+export type LogPart = { last: number } | { text: string };
+
+export const logPath = (gateway: string, module: string) =>
+  extDevicePath(gateway, `/modules/${encodeURIComponent(module)}/logs`);
+
+export function logQuery(part: LogPart): { tail: number } | { regex: string } {
+  return "last" in part ? { tail: part.last } : { regex: `(?i)${escaped(part.text)}` };
 }
 
-/** Of IoT Edge's answer: a list with one text for each module. */
-export function linesOf(answer: unknown, module: string): string[] {
-  const items = Array.isArray(answer) ? (answer as { id?: string; payload?: unknown }[]) : [];
-  const text = (items.find((one) => one.id === module) ?? items[0])?.payload;
-  if (typeof text !== "string") return [];
-  return text.split("\n").filter((line) => line !== "");
+export async function readLog(
+  gateway: string,
+  module: string,
+  part: LogPart,
+  signal?: AbortSignal,
+): Promise<LogLine[]> {
+  return (await get<{ lines: LogLine[] }>(logPath(gateway, module), logQuery(part), signal)).lines;
+}
+
+/** A text as a regular expression that matches it alone. */
+const escaped = (text: string) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+
+/** Whether a log, or a part of it, can't be read because its gateway is away. */
+export const isGatewayAway = (error: unknown) =>
+  error instanceof ApiError && error.code === "DeviceNotConnected";
+
+export const hasNoContainer = (error: unknown) =>
+  error instanceof ApiError && error.code === "ModuleHasNoContainer";
+
+/** `error` of syslog's severities up to 3, `warning` of 4; the others are the usual case and have no name here. */
+export function severity(level: number): "error" | "warning" | null {
+  if (level <= 3) return "error";
+  return level === 4 ? "warning" : null;
+}
+
+/** Lines that have a text, in capital letters or not. */
+export function linesWith(lines: LogLine[], text: string): LogLine[] {
+  const sought = text.toLowerCase();
+  return sought ? lines.filter((line) => line.text.toLowerCase().includes(sought)) : lines;
+}
+
+/** A log as a file has it. */
+export function logText(lines: LogLine[]): string {
+  return lines.map((line) => `${line.time ? `${line.time} ` : ""}${line.text}\n`).join("");
 }

@@ -294,6 +294,24 @@ export interface components {
                 [key: string]: string | null;
             } | null;
         };
+        /** @description A module's log, or a part of it. */
+        ModuleLog: {
+            /** @description In the order in which they were written. */
+            lines: components["schemas"]["ModuleLogLine"][];
+        };
+        /** @description A line of a log. */
+        ModuleLogLine: {
+            /**
+             * Format: int32
+             * @description Severity of syslog, 0 to 7.
+             */
+            level: number;
+            /** @description `stdout` or `stderr`. */
+            stream: string;
+            text: string;
+            /** @description When it was written, in the form of the module if the line begins with its time, else RFC 3339; null when it is not known. */
+            time?: string | null;
+        };
         /** @description An operation with what it could not do. */
         OperationDetail: components["schemas"]["OperationBody"] & {
             /** @description Every line that could not be done. */

@@ -74,6 +74,8 @@ export type SeriesAnswer = {
 
 export type Message = Schemas["MessageBody"];
 
+export type LogLine = Answer<"ModuleLogLine">;
+
 export type Command = {
   id: string;
   name?: string;

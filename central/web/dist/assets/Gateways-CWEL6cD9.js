@@ -1,1 +1,0 @@
-import"./disclose-version-DqxATZ_P.js";import{t as e}from"./GridPage-DJCaI2_w.js";function t(t){e(t,{kind:`gateways`})}export{t as default};

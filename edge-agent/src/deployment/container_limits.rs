@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use edge_core::deploy::limits::{Edit, Limits};
+use edge_core::deploy::limits::{ContainerResources, Edit};
 use edge_core::deploy::observed::Observed;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -29,7 +29,7 @@ struct Known {
 /// By the container's id, of those that exist.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-struct Kept(BTreeMap<String, Limits>);
+struct Kept(BTreeMap<String, ContainerResources>);
 
 impl ContainerLimits {
     /// What was kept.

@@ -4,7 +4,7 @@
 //! Needs the engine on /var/run/docker.sock and /bin/busybox as one static file. Every test has its own gateway id, network and
 //! module names, and removes its containers and network.
 
-mod by_hand;
+mod edits;
 mod engine;
 mod failing_engine;
 mod faults;

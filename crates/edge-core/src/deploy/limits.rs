@@ -31,7 +31,7 @@ const TOGETHER: [&str; 2] = ["Memory", "MemorySwap"];
 /// The limits of a container by their keys in `HostConfig`; those that are not set are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Limits(BTreeMap<String, Value>);
+pub struct ContainerResources(BTreeMap<String, Value>);
 
 /// What somebody changed of a container's limits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub struct Edit {
     pub lasting: Vec<String>,
 }
 
-impl Limits {
+impl ContainerResources {
     /// Those of a container's `HostConfig`.
     pub fn of(host_config: &Value) -> Self {
         let is_set = |value: &Value| match value {
@@ -108,7 +108,7 @@ mod tests {
     fn what_had_a_value_is_set_back_and_what_had_none_is_named() {
         let created = json!({"Memory": 64, "MemorySwap": 128, "CpuShares": 0, "CpusetCpus": "", "PidsLimit": 4096,
             "Binds": ["/a:/a"], "NanoCpus": null});
-        let limits = Limits::of(&created);
+        let limits = ContainerResources::of(&created);
         for (key, value, restored, lasting) in [
             ("Memory", json!(32), json!({"Memory": 64, "MemorySwap": 128}), vec![]),
             ("MemorySwap", json!(-1), json!({"Memory": 64, "MemorySwap": 128}), vec![]),
@@ -119,7 +119,7 @@ mod tests {
         ] {
             let mut now = created.clone();
             now[key] = value;
-            let edit = limits.edit(&Limits::of(&now)).unwrap();
+            let edit = limits.edit(&ContainerResources::of(&now)).unwrap();
             assert_eq!(
                 (json!(edit.restored), edit.lasting.clone()),
                 (restored, lasting.iter().map(|key| (*key).to_owned()).collect())
@@ -129,6 +129,6 @@ mod tests {
         let mut now = created.clone();
         now["Binds"] = json!([]);
         now["CpuShares"] = Value::Null;
-        assert_eq!(limits.edit(&Limits::of(&now)), None);
+        assert_eq!(limits.edit(&ContainerResources::of(&now)), None);
     }
 }

@@ -7,6 +7,7 @@ pub mod garbage;
 pub mod limits;
 pub mod observed;
 pub mod plan;
+mod plan_texts;
 pub mod policy;
 pub mod preview;
 pub mod report;

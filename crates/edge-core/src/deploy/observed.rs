@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use schemas::names::ModuleId;
 
-use super::limits::{Edit, Limits};
+use super::limits::{ContainerResources, Edit};
 
 /// The containers that belong to modules.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct ObservedModule {
     /// The fingerprint it was created with, from its label.
     pub fingerprint: String,
     /// Its limits as they are.
-    pub limits: Limits,
+    pub limits: ContainerResources,
     /// What somebody has changed of them since the container was first seen.
     pub edit: Option<Edit>,
     /// Docker's word for how it is.

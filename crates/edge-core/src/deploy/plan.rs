@@ -11,8 +11,6 @@
 //! A plan is data: it changes nothing, and printed it is what `edge-agent plan` shows. [`plan`] asks neither engine, disk nor clock:
 //! whoever has a manifest ([`Desired::of`]) and the reported state of a gateway can make the same plan elsewhere, for a preview.
 
-mod texts;
-
 use std::collections::BTreeMap;
 
 use schemas::manifest::{DesiredStatus, ImagePullPolicy};
@@ -22,7 +20,6 @@ use serde_json::Value;
 use super::desired::{Desired, DesiredModule};
 use super::observed::{ContainerState, Observed, ObservedModule};
 use super::restart::{Attempt, RestartStep, Restarts};
-pub(super) use texts::unreadable;
 
 /// What to do, in order, and what waits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -84,7 +84,7 @@ impl DeploymentProgress<'_> {
             return state(RuntimeStatus::Unknown, why.to_owned());
         }
         if let Some(unreadable) = self.observed.unreadable.get(id) {
-            return state(RuntimeStatus::Unknown, super::plan::unreadable(&unreadable.why));
+            return state(RuntimeStatus::Unknown, super::plan_texts::unreadable(&unreadable.why));
         }
         let (target, seen) = (self.desired.modules.get(id), self.observed.modules.get(id));
         let mut state = match (target, seen) {

@@ -16,7 +16,7 @@ use bollard::query_parameters::{
 };
 use bollard::{Docker, body_full};
 use edge_core::deploy::desired::{Desired, DesiredModule};
-use edge_core::deploy::limits::Limits;
+use edge_core::deploy::limits::ContainerResources;
 use edge_core::deploy::plan::Action;
 use edge_core::error_chain::chain;
 use futures_util::{StreamExt as _, TryStreamExt as _};
@@ -146,7 +146,7 @@ impl Executor {
         self.docker.update_container(container, body).await.map_err(said(action))?;
         let found = self.docker.inspect_container(container, None::<InspectContainerOptions>).await;
         let found = found.map_err(said(action))?.host_config.unwrap_or_default();
-        let now = Limits::of(&serde_json::to_value(found).unwrap_or_default());
+        let now = ContainerResources::of(&serde_json::to_value(found).unwrap_or_default());
         if now.have(restored) { Ok(()) } else { Err(DockerError::NotSetBack { module: module.to_string() }) }
     }
 

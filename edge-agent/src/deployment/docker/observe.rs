@@ -8,7 +8,7 @@ use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, HealthStatusEnum, MountPoint,
 };
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
-use edge_core::deploy::limits::Limits;
+use edge_core::deploy::limits::ContainerResources;
 use edge_core::deploy::observed::{ContainerState, Observed, ObservedModule, Unreadable};
 use edge_core::error_chain::chain;
 use schemas::names::ModuleId;
@@ -174,7 +174,7 @@ fn read(container: ContainerInspectResponse) -> Option<ObservedModule> {
     let health = state.health.and_then(|health| health.status);
     let host_config = serde_json::to_value(container.host_config.unwrap_or_default()).unwrap_or_default();
     Some(ObservedModule {
-        limits: Limits::of(&host_config),
+        limits: ContainerResources::of(&host_config),
         edit: None,
         container_id: container.id?,
         is_renamed: false,

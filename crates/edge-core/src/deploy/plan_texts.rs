@@ -4,8 +4,8 @@ use std::fmt;
 
 use schemas::timestamp::rfc3339;
 
-use super::super::restart::RESTARTS_MAX;
-use super::{Action, Plan, Reason, Waiting};
+use super::plan::{Action, Plan, Reason, Waiting};
+use super::restart::RESTARTS_MAX;
 
 /// One line for each action, then one for each thing that waits.
 impl fmt::Display for Plan {
@@ -87,7 +87,7 @@ impl fmt::Display for Reason {
 }
 
 /// What an operator can do about a container that the engine does not describe.
-pub(in crate::deploy) fn unreadable(why: &str) -> String {
+pub(super) fn unreadable(why: &str) -> String {
     format!(
         "the engine does not say how its container is: {why}; if it stays so, remove it with `docker rm -f`"
     )

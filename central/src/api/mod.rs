@@ -220,10 +220,7 @@ pub fn described() -> (Router<Services>, OpenApi) {
         .routes(routes!(users::list))
         .routes(routes!(users::get, users::put, users::patch, users::delete))
         .routes(routes!(users::set_password))
-        .routes(routes!(roles::list))
-        .routes(routes!(roles::get))
-        .routes(routes!(roles::list_with_permissions))
-        .routes(routes!(roles::get_with_permissions))
+        .merge(roles())
         .routes(routes!(session::current, session::sign_in, session::sign_out))
         .routes(routes!(session::setup_needed, session::set_up))
         .routes(routes!(ext::health))
@@ -251,6 +248,15 @@ pub fn described() -> (Router<Services>, OpenApi) {
     description::complete(&mut description);
     etags::describe(&mut description);
     (router, description)
+}
+
+/// The paths of roles.
+fn roles() -> OpenApiRouter<Services> {
+    OpenApiRouter::new()
+        .routes(routes!(roles::list))
+        .routes(routes!(roles::get))
+        .routes(routes!(roles::list_with_permissions))
+        .routes(routes!(roles::get_with_permissions))
 }
 
 /// The paths of deployment manifests.

@@ -109,7 +109,7 @@ async fn fill(mib: u64, keep_free: Option<u64>) {
         gateway.send().await;
     }
     // Oldest history gives way, so both are possible again, as often as one likes.
-    for _ in 0..20 {
+    for _ in 0..5 {
         let (deadline, before) = (Instant::now() + STEP, gateway.acknowledged);
         while gateway.acknowledged < before + BURST {
             gateway.send().await;

@@ -177,7 +177,8 @@ impl Writer<'_> {
         if is_space_due {
             self.shared.set_disk(self.space.measure(&self.connection));
         }
-        let committed = if group.is_empty() { Ok(()) } else { self.commit_and_notify(group, is_space_due) };
+        let is_idle = group.is_empty();
+        let committed = if is_idle { Ok(()) } else { self.commit_and_notify(group, is_space_due) };
         if committed.is_err() {
             return false;
         }
@@ -197,7 +198,9 @@ impl Writer<'_> {
         } else {
             Ok(())
         };
-        moved.is_ok() && (!self.is_full || !is_space_due || self.trim_alone().is_ok())
+        // While telemetry is refused there may be no works that history could be deleted with.
+        let wants_trim = is_space_due && (self.is_full || is_idle && self.shared.disk().is_low);
+        moved.is_ok() && (!wants_trim || self.trim_alone().is_ok())
     }
 
     /// Deletes history beyond its quotas in a commit of its own: with works that do not fit it would be undone with them.

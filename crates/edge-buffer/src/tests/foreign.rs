@@ -6,11 +6,11 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use tempfile::TempDir;
 
-use super::{close_and_read, options, payload};
+use super::close_and_read;
+use super::mirrored::{Site, fill_at_once};
 use crate::format::segment_name;
-use crate::{Cause, Log, LogOptions};
+use crate::{Cause, Log};
 
 /// Records before the part is replaced: three full segments of seven, and three more.
 const RECORDS: u64 = 24;
@@ -129,20 +129,7 @@ impl Kind {
     }
 }
 
-/// A directory with the log and the copy of its ledger.
-struct Site(TempDir);
-
 impl Site {
-    fn queue(&self) -> PathBuf {
-        self.0.path().join("buffer/upstream")
-    }
-
-    fn open(&self) -> Log {
-        let mirror = Some(self.0.path().join("ledgers/upstream.ledger"));
-        // Larger than a file of a segment is ever counted, so that nothing is evicted.
-        Log::open(&self.queue(), LogOptions { mirror, bytes_max: 64 << 20, ..options() }).unwrap()
-    }
-
     fn path(&self, place: Place, next: u64) -> PathBuf {
         match place {
             Place::Directory => self.queue(),
@@ -151,16 +138,8 @@ impl Site {
             Place::Segment(first) => self.queue().join(segment_name(first)),
             Place::Next => self.queue().join(segment_name(next)),
             Place::Unfinished => self.queue().join(format!("{}.new", segment_name(next))),
-            Place::Mirror => self.0.path().join("ledgers/upstream.ledger"),
+            Place::Mirror => self.mirror(),
         }
-    }
-}
-
-async fn fill(log: &Log, count: u64) {
-    let next = log.stats().next_sequence;
-    let appends: Vec<_> = (next..next + count).map(|n| (n, log.append(payload(n, 100), n))).collect();
-    for (n, append) in appends {
-        assert_eq!(append.await.unwrap(), n);
     }
 }
 
@@ -193,7 +172,7 @@ async fn whatever_has_the_name_of_a_part_the_log_opens_and_counts_what_the_part_
             let case = format!("{kind:?} as {place:?}");
             let (site, elsewhere) = (Site(tempfile::tempdir().unwrap()), tempfile::tempdir().unwrap());
             let log = site.open();
-            fill(&log, RECORDS).await;
+            fill_at_once(&log, RECORDS, 100).await;
             log.close().await;
             drop(log);
             let path = site.path(place, RECORDS + 1);
@@ -213,7 +192,7 @@ async fn whatever_has_the_name_of_a_part_the_log_opens_and_counts_what_the_part_
                 aside.push(".damaged");
                 assert!(fs::symlink_metadata(&aside).is_ok(), "{case}: it is kept");
             }
-            fill(&log, 3).await;
+            fill_at_once(&log, 3, 100).await;
             log.close().await;
             let log = site.open();
             let read = close_and_read(&log).await.len() as u64;
@@ -233,14 +212,14 @@ async fn whatever_takes_the_name_of_a_part_of_an_open_log_it_goes_on_and_counts_
             let case = format!("{kind:?} as {place:?}");
             let (site, elsewhere) = (Site(tempfile::tempdir().unwrap()), tempfile::tempdir().unwrap());
             let log = site.open();
-            fill(&log, RECORDS).await;
+            fill_at_once(&log, RECORDS, 100).await;
             // The segment of record 22 is full with record 28.
             if !kind.put(&site.path(place, 29), elsewhere.path()) {
                 continue;
             }
-            fill(&log, 2).await;
+            fill_at_once(&log, 2, 100).await;
             log.check_files();
-            fill(&log, 3).await;
+            fill_at_once(&log, 3, 100).await;
             log.check_files();
             let read = close_and_read(&log).await.len() as u64;
             assert_eq!(read + lost(&log), RECORDS + 5, "{case}: {:?}", log.loss_records());
@@ -257,7 +236,7 @@ async fn whatever_takes_the_name_of_a_part_of_an_open_log_it_goes_on_and_counts_
 async fn a_segment_is_set_aside_also_where_directories_have_its_names_aside() {
     let site = Site(tempfile::tempdir().unwrap());
     let log = site.open();
-    fill(&log, RECORDS).await;
+    fill_at_once(&log, RECORDS, 100).await;
     log.close().await;
     drop(log);
     let segment = site.path(Place::Segment(8), 0);

@@ -10,6 +10,7 @@ mod foreign;
 mod lead;
 mod limits;
 mod loss_records;
+mod mirrored;
 mod pool;
 mod power;
 mod queue;

@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
-
-use super::{close_and_read, options, payload};
-use crate::{Cause, Log, LogOptions};
+use super::mirrored::{Site, fill_at_once};
+use super::{close_and_read, payload};
+use crate::Cause;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Removed {
@@ -34,19 +33,7 @@ enum When {
 const WHEN: [When; 5] =
     [When::Closed, When::Killed, When::OpenThenClosed, When::OpenThenKilled, When::OpenThenKilledAtOnce];
 
-/// A directory with the log and the copy of its ledger.
-struct Site(TempDir);
-
 impl Site {
-    fn queue(&self) -> PathBuf {
-        self.0.path().join("buffer/upstream")
-    }
-
-    fn open(&self) -> Log {
-        let mirror = Some(self.0.path().join("ledgers/upstream.ledger"));
-        Log::open(&self.queue(), LogOptions { mirror, ..options() }).unwrap()
-    }
-
     /// As a killed program leaves it.
     fn killed(&self) -> Self {
         let to = tempfile::tempdir().unwrap();
@@ -69,15 +56,6 @@ impl Site {
                 Removed::Directory => fs::remove_dir_all(self.0.path().join("buffer")).unwrap(),
             }
         }
-    }
-}
-
-/// Appends records that are numbered by their sequence, all at once.
-async fn fill(log: &Log, count: u64, len: usize) {
-    let next = log.stats().next_sequence;
-    let appends: Vec<_> = (next..next + count).map(|n| (n, log.append(payload(n, len), n))).collect();
-    for (n, append) in appends {
-        assert_eq!(append.await.unwrap(), n);
     }
 }
 
@@ -111,7 +89,7 @@ async fn whatever_is_removed_of_a_log_each_acknowledged_record_is_read_or_counte
             let case = format!("{removed:?} {when:?}");
             let mut site = Site(tempfile::tempdir().unwrap());
             let log = site.open();
-            fill(&log, 24, 100).await;
+            fill_at_once(&log, 24, 100).await;
             let done = if number % 2 == 0 { 0 } else { 2 };
             log.advance(done);
             log.written().await.unwrap();
@@ -128,11 +106,11 @@ async fn whatever_is_removed_of_a_log_each_acknowledged_record_is_read_or_counte
                 When::OpenThenClosed | When::OpenThenKilled | When::OpenThenKilledAtOnce => {
                     site.remove(removed);
                     // Into a file that has no name any more.
-                    fill(&log, 2, 100).await;
+                    fill_at_once(&log, 2, 100).await;
                     if when != When::OpenThenKilledAtOnce {
                         log.check_files();
                         let lost = log.stats().damaged;
-                        fill(&log, 3, 100).await;
+                        fill_at_once(&log, 3, 100).await;
                         log.check_files();
                         assert_eq!(log.stats().damaged, lost, "{case}: told once, and the new files stay");
                     }
@@ -168,7 +146,7 @@ async fn another_log_in_place_of_one_that_is_gone_says_what_was_pending_in_that(
     let (site, other) = (Site(tempfile::tempdir().unwrap()), Site(tempfile::tempdir().unwrap()));
     for site in [&site, &other] {
         let log = site.open();
-        fill(&log, 10, 100).await;
+        fill_at_once(&log, 10, 100).await;
         log.advance(4);
         log.close().await;
     }
@@ -185,7 +163,7 @@ async fn another_log_in_place_of_one_that_is_gone_says_what_was_pending_in_that(
 async fn a_copy_that_is_gone_is_made_again_and_one_that_cannot_be_made_keeps_nothing_from_working() {
     let site = Site(tempfile::tempdir().unwrap());
     let log = site.open();
-    fill(&log, 5, 100).await;
+    fill_at_once(&log, 5, 100).await;
     fs::remove_dir_all(site.0.path().join("ledgers")).unwrap();
     log.check_files();
     log.written().await.unwrap();
@@ -197,7 +175,7 @@ async fn a_copy_that_is_gone_is_made_again_and_one_that_cannot_be_made_keeps_not
     let site = Site(tempfile::tempdir().unwrap());
     fs::write(site.0.path().join("ledgers"), "in the way").unwrap();
     let log = site.open();
-    fill(&log, 5, 100).await;
+    fill_at_once(&log, 5, 100).await;
     assert_eq!(close_and_read(&log).await.len(), 5);
 }
 
@@ -206,7 +184,7 @@ async fn a_file_in_the_place_of_a_directory_refuses_records_and_counts_those_tha
     for replaced in ["buffer/upstream", "buffer"] {
         let site = Site(tempfile::tempdir().unwrap());
         let log = site.open();
-        fill(&log, 24, 100).await;
+        fill_at_once(&log, 24, 100).await;
         let path = site.0.path().join(replaced);
         fs::remove_dir_all(&path).unwrap();
         fs::write(&path, "no directory").unwrap();
@@ -218,7 +196,7 @@ async fn a_file_in_the_place_of_a_directory_refuses_records_and_counts_those_tha
         }
         fs::remove_file(&path).unwrap();
         log.check_files();
-        fill(&log, 3, 100).await;
+        fill_at_once(&log, 3, 100).await;
         let log = {
             log.close().await;
             site.open()

@@ -63,7 +63,8 @@ impl FileReserve {
     /// # Errors
     /// `SQLITE_FULL` when the disk has less.
     pub(super) fn keep(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let pages = connection.query_row("PRAGMA page_count", [], |row| row.get::<_, u32>(0))?;
+        let pages =
+            connection.prepare_cached("PRAGMA page_count")?.query_row([], |row| row.get::<_, u32>(0))?;
         let needed = (u64::from(pages) * self.page_bytes).saturating_sub(self.file_bytes());
         if needed <= self.bytes {
             return Ok(());

@@ -23,6 +23,7 @@ use rusqlite::{Connection, ErrorCode};
 use super::error::StoreError;
 use super::limits::LOCKED_TRY;
 use super::paths::FILE;
+use super::space::disk_bytes;
 
 /// Pages (4 KB) in the log before they are moved into the file: what a busy site writes again and again, the ends of its
 /// indexes, is moved once in so many commits and not after each. What is in the log alone, one flipped bit takes back; so
@@ -168,9 +169,9 @@ impl WriteAheadLog {
 }
 
 fn pages_max(store: &Path) -> i32 {
-    let disk = store.parent().and_then(|dir| rustix::fs::statvfs(dir).ok());
+    let disk = store.parent().and_then(|dir| disk_bytes(dir).ok());
     // A page and its header in the log take a little more than a page; the part is rough anyway.
-    let part = disk.map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize) / DISK_PART / 4096);
+    let part = disk.unwrap_or(u64::MAX) / DISK_PART / 4096;
     i32::try_from(part.clamp(PAGES_MIN, PAGES_MAX)).unwrap_or(i32::MAX)
 }
 

@@ -32,6 +32,15 @@ pub struct Disk {
     pub is_low: bool,
 }
 
+/// Bytes of the file system of `dir`, used or free.
+///
+/// # Errors
+/// When they cannot be read.
+pub(super) fn disk_bytes(dir: &Path) -> Result<u64, std::io::Error> {
+    let stat = rustix::fs::statvfs(dir)?;
+    Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+}
+
 /// Keeps the store within its quotas.
 pub(super) struct Space {
     dir: PathBuf,
@@ -47,8 +56,8 @@ pub(super) struct Space {
 
 impl Space {
     pub(super) fn new(dir: &Path, quotas: Quotas) -> Self {
-        let size = match rustix::fs::statvfs(dir) {
-            Ok(stat) => stat.f_blocks.saturating_mul(stat.f_frsize),
+        let size = match disk_bytes(dir) {
+            Ok(bytes) => bytes,
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "reading the size of the store's disk failed; quotas that depend on it are off");
                 u64::MAX

@@ -16,7 +16,7 @@ const LINES_MAX: u32 = 10_000;
 /// Severities of syslog.
 const LEVEL_MAX: u8 = 7;
 
-/// Which lines.
+/// Which lines of the log are read.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]

@@ -27,7 +27,7 @@ pub fn needed(method: &Method, path: &str) -> Option<Needed> {
     Some(Needed::One(permission))
 }
 
-/// Below `/api/devices` and `/api/ext/devices`.
+/// What operations need below `/api/devices` and `/api/ext/devices`.
 fn of_devices(method: &str, path: &[&str]) -> Option<Permission> {
     Some(match (method, path) {
         ("POST", ["export"]) => Permission::DeviceInstancesExport,
@@ -53,7 +53,7 @@ fn of_devices(method: &str, path: &[&str]) -> Option<Permission> {
     })
 }
 
-/// Below `/api/enrollmentGroups`.
+/// What operations need below `/api/enrollmentGroups`.
 fn of_groups(method: &str, path: &[&str]) -> Option<Permission> {
     Some(match (method, path) {
         ("GET", []) => Permission::ConnectivityView,

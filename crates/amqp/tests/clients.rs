@@ -4,7 +4,7 @@
 //! uamqp 1.6.11, which wraps Azure's AMQP library for C, with MSSBCBS. Both authenticate by a put-token, send telemetry and close.
 //! `clients/{name}.txt` has the events; `LINESIDE_WRITE_GOLDEN=1` writes it anew.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
 use std::fmt::Write as _;
 use std::path::Path;

@@ -222,7 +222,7 @@ impl Serialize for Permission {
 pub struct Permissions(u64);
 
 impl Permissions {
-    /// Each one.
+    /// Every permission that there is.
     pub const ALL: Self = Self((1 << ROWS.len()) - 1);
 
     /// Those of a list, and no others.

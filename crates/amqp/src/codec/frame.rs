@@ -64,7 +64,7 @@ impl Protocol {
 pub enum FrameKind {
     /// Type 0: its body is a performative, or empty to keep the connection alive.
     Amqp,
-    /// Type 1.
+    /// Of a SASL exchange: frame type 1 (section 5.3.1).
     Sasl,
 }
 

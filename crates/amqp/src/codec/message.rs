@@ -76,7 +76,7 @@ pub enum Body {
     Data(Vec<Bytes>),
     /// Sections of lists.
     Sequence(Vec<Vec<Value>>),
-    /// One value.
+    /// The content is one AMQP value (section 3.2.8).
     Value(Value),
 }
 

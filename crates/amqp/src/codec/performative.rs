@@ -57,7 +57,7 @@ composite! {
         many offered_capabilities "offered-capabilities": Symbol,
         /// Extensions that this end uses if the other one has them.
         many desired_capabilities "desired-capabilities": Symbol,
-        /// Of extensions.
+        /// Properties that extensions define.
         optional properties "properties": Map,
     }
 }
@@ -91,7 +91,7 @@ composite! {
         many offered_capabilities "offered-capabilities": Symbol,
         /// Extensions that this end uses if the other one has them.
         many desired_capabilities "desired-capabilities": Symbol,
-        /// Of extensions.
+        /// Properties that extensions define.
         optional properties "properties": Map,
     }
 }
@@ -119,7 +119,7 @@ composite! {
         default drain "drain": bool = false,
         /// The other end must answer with its own state.
         default echo "echo": bool = false,
-        /// Of extensions.
+        /// Properties that extensions define.
         optional properties "properties": Map,
     }
 }
@@ -157,7 +157,7 @@ composite! {
     Disposition = 0x15 "disposition" {
         /// Of the end that sends this: a receiver speaks of deliveries that it received.
         required role "role": Role,
-        /// First delivery.
+        /// The first delivery that it is about.
         required first "first": u32,
         /// Last delivery; absent for one alone.
         optional last "last": u32,

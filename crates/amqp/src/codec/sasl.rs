@@ -81,7 +81,7 @@ composite! {
 /// Outcome of SASL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Code {
-    /// Authenticated.
+    /// The client is authenticated.
     Ok,
     /// The credentials are wrong.
     #[default]
@@ -169,7 +169,7 @@ impl SaslFrame {
 pub struct PlainCredentials {
     /// Whom the user acts for; empty for itself.
     pub authorization_id: String,
-    /// User name.
+    /// The user who authenticates.
     pub authentication_id: String,
     /// As sent.
     pub password: SecretBytes,

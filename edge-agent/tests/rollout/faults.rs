@@ -2,11 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex};
 
 use crate::gateway::SOCKET;
+use crate::proxy::serve_each;
 
 /// The answer of an engine that failed.
 pub(crate) const ANSWER: &str = "the layer store is not itself today";
@@ -106,15 +107,9 @@ impl FaultyEngine {
     /// One without a fault.
     pub(crate) fn start(dir: &Path) -> Self {
         let socket = dir.join("faulty.sock");
-        let listener = UnixListener::bind(&socket).expect("the socket is made");
         let shared = Arc::new(Shared::default());
         let serving = shared.clone();
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let shared = serving.clone();
-                std::thread::spawn(move || serve(client, &shared));
-            }
-        });
+        serve_each(&socket, move |client| serve(client, &serving));
         Self { socket, shared }
     }
 

@@ -44,19 +44,24 @@ impl Shared {
     }
 }
 
+/// Serves each connection to a socket in a thread of its own, until the process ends.
+pub(crate) fn serve_each(socket: &Path, serve: impl Fn(UnixStream) + Clone + Send + 'static) {
+    let listener = UnixListener::bind(socket).expect("the socket is made");
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let serve = serve.clone();
+            std::thread::spawn(move || serve(client));
+        }
+    });
+}
+
 impl Proxy {
     /// Serves in a directory until the process ends.
     pub(crate) fn start(dir: &Path) -> Self {
         let socket = dir.join("proxy.sock");
-        let listener = UnixListener::bind(&socket).expect("the socket is made");
         let shared = Arc::new(Shared::default());
         let serving = shared.clone();
-        std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let shared = serving.clone();
-                std::thread::spawn(move || serve(client, &shared));
-            }
-        });
+        serve_each(&socket, move |client| serve(client, &serving));
         Self { socket, shared }
     }
 

@@ -178,16 +178,15 @@ where
                 }
                 if bytes > TELEMETRY_TOPIC_BYTES_MAX && !is_gateway {
                     let why = format!("a property bag of more than {TELEMETRY_TOPIC_BYTES_MAX} bytes");
-                    Work::Message(Box::pin(async { Err(Rejected::Wrong(413, why)) }))
-                } else {
-                    Work::Message(service.telemetry(
-                        client,
-                        from,
-                        bag,
-                        publish.payload.clone(),
-                        self.fence.as_ref(),
-                    ))
+                    return self.may_not(&publish, Reason::QUOTA_EXCEEDED, why);
                 }
+                Work::Message(service.telemetry(
+                    client,
+                    from,
+                    bag,
+                    publish.payload.clone(),
+                    self.fence.as_ref(),
+                ))
             }
             Meaning::Link(operation) => {
                 if !service.is_gateway(client) {

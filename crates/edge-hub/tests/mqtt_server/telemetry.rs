@@ -105,6 +105,32 @@ async fn a_message_longer_than_upstream_takes_is_refused_and_not_acknowledged() 
 }
 
 #[tokio::test]
+async fn a_property_bag_that_is_too_long_is_refused_and_not_acknowledged() {
+    let topic = |device: &str, bytes: usize| {
+        let start = format!("devices/{device}/messages/events/a=");
+        format!("{start}{}", "x".repeat(bytes - start.len()))
+    };
+    let most = 16 << 10;
+    let site = Site::open(MqttServerSettings::default()).await;
+    let mut five = Five::new(site.address, "d5").await;
+    for qos in [1, 2] {
+        five.publish(publish(&topic("d5", most + 1), "too long", qos, 1)).await;
+        let (Packet5::PubAck(ack) | Packet5::PubRec(ack)) = five.packet().await else { panic!("no answer") };
+        assert_eq!((ack.id, ack.reason), (1, Reason::QUOTA_EXCEEDED));
+    }
+    assert_eq!(five.acknowledged(publish(&topic("d5", most), "fits", 1, 2)).await.reason, Reason::SUCCESS);
+    let mut d1 = site.mqtt("d1").await;
+    d1.publish(&topic("d1", most), "fits").await;
+    d1.acknowledged().await;
+    d1.publish(&topic("d1", most + 1), "too long").await;
+    while let Ok(packet) = d1.packet().await {
+        assert!(!matches!(packet, Packet::PubAck(_)), "acknowledged what was not taken");
+    }
+    assert_eq!(site.server.counts().publishes_refused.load(Ordering::Relaxed), 3);
+    site.close().await;
+}
+
+#[tokio::test]
 async fn without_space_a_client_of_mqtt_5_learns_it_and_stays() {
     let site = Site::open(MqttServerSettings {
         full_timeout: Duration::from_millis(50),

@@ -46,6 +46,10 @@ pub struct Limits {
     pub wills_per_identity: u64,
     /// Bytes of the wills of one identity.
     pub will_bytes_per_identity: u64,
+    /// Bytes of the topics that the connections of one identity have given aliases.
+    pub alias_bytes_per_identity: u64,
+    /// Packet ids of QoS 2 messages that the clients of one identity have not released.
+    pub unreleased_ids_per_identity: u64,
     /// Packets that an identity may send in a second, beside those that settle what it was sent; 0 for no limit.
     pub packets_per_second: u64,
     /// Filters that an identity may subscribe to or give up in a second; 0 for no limit.
@@ -71,6 +75,8 @@ impl Default for Limits {
             subscription_bytes_per_identity: server.identity.subscription_bytes_max,
             wills_per_identity: server.identity.wills_max,
             will_bytes_per_identity: server.identity.will_bytes_max,
+            alias_bytes_per_identity: server.identity.alias_bytes_max,
+            unreleased_ids_per_identity: server.identity.unreleased_ids_max,
             packets_per_second: server.identity.packets_per_second,
             filters_per_second: server.identity.filters_per_second,
         }
@@ -98,6 +104,8 @@ impl Limits {
                 subscription_bytes_max: self.subscription_bytes_per_identity,
                 wills_max: self.wills_per_identity,
                 will_bytes_max: self.will_bytes_per_identity,
+                alias_bytes_max: self.alias_bytes_per_identity,
+                unreleased_ids_max: self.unreleased_ids_per_identity,
                 packets_per_second: self.packets_per_second,
                 filters_per_second: self.filters_per_second,
             },

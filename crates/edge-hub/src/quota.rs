@@ -40,10 +40,14 @@ pub(crate) enum Resource {
     Wills,
     /// Their bytes.
     WillBytes,
+    /// Bytes of the topics that its connections have given aliases.
+    AliasBytes,
+    /// Packet ids of QoS 2 messages that its clients have not released.
+    UnreleasedIds,
 }
 
 impl Resource {
-    const COUNT: usize = 7;
+    const COUNT: usize = 9;
     const ALL: [Self; Self::COUNT] = [
         Self::Connections,
         Self::Sessions,
@@ -52,6 +56,8 @@ impl Resource {
         Self::SubscriptionBytes,
         Self::Wills,
         Self::WillBytes,
+        Self::AliasBytes,
+        Self::UnreleasedIds,
     ];
 
     /// Its name in `[limits]`.
@@ -64,6 +70,8 @@ impl Resource {
             Self::SubscriptionBytes => "subscription_bytes_per_identity",
             Self::Wills => "wills_per_identity",
             Self::WillBytes => "will_bytes_per_identity",
+            Self::AliasBytes => "alias_bytes_per_identity",
+            Self::UnreleasedIds => "unreleased_ids_per_identity",
         }
     }
 }
@@ -117,6 +125,8 @@ impl From<&MqttServerSettings> for Limits {
                 Resource::SubscriptionBytes => of.subscription_bytes_max,
                 Resource::Wills => of.wills_max,
                 Resource::WillBytes => of.will_bytes_max,
+                Resource::AliasBytes => of.alias_bytes_max,
+                Resource::UnreleasedIds => of.unreleased_ids_max,
             }),
             per_second: [
                 of.packets_per_second,
@@ -274,6 +284,16 @@ impl Usage {
             Ok(_) => Ok(()),
             Err(_) => Err(QuotaExceeded { resource, max }),
         }
+    }
+
+    /// Whether one more may be taken, which is added later.
+    ///
+    /// # Errors
+    /// As [`Usage::take`].
+    pub(crate) fn check(&self, resource: Resource) -> Result<(), QuotaExceeded> {
+        let max = self.limits.max[resource as usize];
+        let is_within = self.used[resource as usize].load(Ordering::Relaxed) < max;
+        if is_within { Ok(()) } else { Err(QuotaExceeded { resource, max }) }
     }
 
     /// Takes one of something that is given back by being dropped.

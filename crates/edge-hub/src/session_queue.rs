@@ -30,7 +30,7 @@ use crate::close_handle::CloseHandle;
 use crate::delivery::NotDelivered;
 use crate::flight::Flight;
 use crate::message::Delivery;
-use crate::quota::Usage;
+use crate::quota::{Resource, Usage};
 use crate::subscription::Options;
 use mqtt::codec::reason::Reason;
 use state::{Holder, Inner, Load, Wait};
@@ -113,6 +113,13 @@ pub(crate) struct TakenBack {
     pub sent: Vec<u16>,
 }
 
+impl Drop for SessionQueue {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.usage.give_back(Resource::UnreleasedIds, inner.received.len() as u64);
+    }
+}
+
 impl SessionQueue {
     pub(crate) fn new(
         number: u64,
@@ -155,6 +162,7 @@ impl SessionQueue {
         queue.for_each(|delivery| inner.push(delivery));
         // Lock order: the queue, then what is in flight, as everywhere in this file.
         self.flight().restore(sent, last_id);
+        self.usage.add(Resource::UnreleasedIds, received.len() as u64);
         inner.received = received;
     }
 
@@ -396,7 +404,11 @@ impl SessionQueue {
 
     /// A QoS 2 message with this id arrived; false when it is here already.
     pub(crate) fn receive(&self, id: u16) -> bool {
-        self.lock().received.insert(id)
+        let is_new = self.lock().received.insert(id);
+        if is_new {
+            self.usage.add(Resource::UnreleasedIds, 1);
+        }
+        is_new
     }
 
     /// Whether a QoS 2 message with this id is here.
@@ -406,7 +418,11 @@ impl SessionQueue {
 
     /// Its id is free again; false when it was.
     pub(crate) fn release(&self, id: u16) -> bool {
-        self.lock().received.remove(&id)
+        let was_here = self.lock().received.remove(&id);
+        if was_here {
+            self.usage.give_back(Resource::UnreleasedIds, 1);
+        }
+        was_here
     }
 
     /// Ends when publishers need not wait: there is space, or nobody reads the queue any more. A connection that makes no

@@ -22,6 +22,11 @@ pub struct IdentitySettings {
     pub wills_max: u64,
     /// Their bytes, with what each holds beside.
     pub will_bytes_max: u64,
+    /// Bytes of the topics that its connections have given aliases, with what each holds beside; beyond, the connection is
+    /// closed.
+    pub alias_bytes_max: u64,
+    /// Packet ids of QoS 2 messages that its clients have not released, in all its sessions; beyond, a new one is refused.
+    pub unreleased_ids_max: u64,
     /// Packets in a second, beside those that settle what it was sent; 0 for no limit. Beyond, it is not read from for a while.
     pub packets_per_second: u64,
     /// Filters that it subscribes to or gives up in a second; 0 for no limit. Beyond, it is not read from for a while.
@@ -41,6 +46,10 @@ impl Default for IdentitySettings {
             // One for each connection.
             wills_max: 1_000,
             will_bytes_max: 8 << 20,
+            // 32 aliases of 200 bytes for each connection.
+            alias_bytes_max: 8 << 20,
+            // One client of MQTT 3.1.1 may use 65,535 before it releases the first.
+            unreleased_ids_max: 100_000,
             // More than one client can send in a second on the machines that gateways are.
             packets_per_second: 400_000,
             // All the filters of five clients at once. Each changes the table that every publisher reads.

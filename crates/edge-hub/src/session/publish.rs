@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::end::End;
 use super::pending::{Reply, Work};
-use super::state::Session;
+use super::state::{ALIAS_OVERHEAD_BYTES, Alias, Session};
 use crate::age_clock::steady_ms;
 use crate::bridge_state;
 use crate::broker::publish::Given;
@@ -24,6 +24,7 @@ use crate::counts::count;
 use crate::inbox;
 use crate::journal::event::Event;
 use crate::message::Message;
+use crate::quota::Resource;
 use crate::sanitized::Sanitized;
 use crate::service::{Client, Rejected, Service};
 use crate::settings::MqttServerSettings;
@@ -36,6 +37,8 @@ use mqtt::codec::reason::Reason;
 pub(super) const TELEMETRY_TOPIC_BYTES_MAX: usize = 16 * 1024;
 /// Topics of a publisher whose receivers are remembered.
 const ROUTES_MAX: usize = 64;
+/// The longest topic whose receivers are remembered: 64 of them are no more than what a connection reads at once.
+const ROUTE_TOPIC_BYTES_MAX: usize = 1024;
 
 impl<S, T> Session<S, T>
 where
@@ -68,6 +71,11 @@ where
         let work = if publish.qos == 2 && self.connection.session_queue.has_received(publish.id) {
             // It came before (MQTT-4.3.3-2): only its acknowledgement was lost.
             self.after_what_came(publish.id)
+        } else if publish.qos == 2
+            && let Err(exceeded) = self.connection.session_queue.usage.check(Resource::UnreleasedIds)
+        {
+            count(&self.server.counts().quotas_exceeded);
+            self.may_not(&publish, Reason::QUOTA_EXCEEDED, exceeded.to_string())?
         } else {
             // A client that publishes nothing has no memory for it.
             self.fence.get_or_insert_default();
@@ -95,12 +103,19 @@ where
         }
         // A topic and an alias: the alias names this topic from now on (MQTT 5, section 3.3.2.3.4).
         if !publish.topic.is_empty() {
-            self.aliases.insert(alias, Bytes::copy_from_slice(&publish.topic));
+            let before = self.aliases.get(&alias).map_or(0, |alias| alias.share.amount());
+            let bytes = (ALIAS_OVERHEAD_BYTES + publish.topic.len()) as u64;
+            let usage = &self.connection.session_queue.usage;
+            let share = usage.hold_in_place_of(Resource::AliasBytes, before, bytes).map_err(|exceeded| {
+                count(&self.server.counts().quotas_exceeded);
+                self.refuse(Reason::QUOTA_EXCEEDED, &exceeded.to_string())
+            })?;
+            self.aliases.insert(alias, Alias { topic: Bytes::copy_from_slice(&publish.topic), share });
             return Ok(());
         }
         match self.aliases.get(&alias) {
-            Some(topic) => {
-                publish.topic = topic.clone();
+            Some(alias) => {
+                publish.topic = alias.topic.clone();
                 Ok(())
             }
             None => Err(self.refuse(Reason::PROTOCOL_ERROR, "a topic alias that was not set")),
@@ -405,7 +420,9 @@ where
         if self.routes.len() >= ROUTES_MAX {
             self.routes.clear();
         }
-        self.routes.insert(Bytes::copy_from_slice(topic), route.clone());
+        if topic.len() <= ROUTE_TOPIC_BYTES_MAX {
+            self.routes.insert(Bytes::copy_from_slice(topic), route.clone());
+        }
         route
     }
 }

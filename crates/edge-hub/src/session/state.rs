@@ -46,7 +46,7 @@ pub(super) struct Session<S, T> {
     /// Who receives on the topics that the client publishes to: few, so that comparing is faster than hashing.
     pub(super) routes: BTreeMap<Bytes, Arc<Route>>,
     /// Topic aliases of the client.
-    pub(super) aliases: BTreeMap<u16, Bytes>,
+    pub(super) aliases: BTreeMap<u16, Alias>,
     /// The client is closed when it is silent for so long.
     pub(super) silence_max: Option<Duration>,
     /// How much more the client may send.
@@ -61,6 +61,16 @@ pub(super) struct Session<S, T> {
     pub(super) full_since: Option<Instant>,
     /// Its identity's share of connections.
     pub(super) _held: Option<Used>,
+}
+
+/// What an alias holds in memory beside its topic, about.
+pub(super) const ALIAS_OVERHEAD_BYTES: usize = 64;
+
+/// The topic of an alias, and its share of what the identity's aliases may take.
+#[derive(Debug)]
+pub(super) struct Alias {
+    pub(super) topic: Bytes,
+    pub(super) share: Used,
 }
 
 impl<S, T> Session<S, T> {

@@ -308,3 +308,71 @@ async fn wills_that_the_program_does_not_take_are_within_what_one_identity_may_l
     }
     site.close().await;
 }
+
+/// A PUBLISH of QoS 0 with a topic alias.
+fn aliased(alias: u8, topic: &str) -> Vec<u8> {
+    publish_v5(0x30, topic, 0, &[0x23, 0, alias], "x")
+}
+
+#[tokio::test]
+async fn the_topics_of_the_aliases_of_an_identity_share_its_bytes() {
+    let site = open(IdentitySettings { alias_bytes_max: 100_000, ..IdentitySettings::default() }).await;
+    let connect = |client_id: &str| connect_v5(client_id, 0xc2, b"", &[text("plc"), text("right")].concat());
+    let long = format!("a/{}", "x".repeat(40_000));
+    let (_, mut one) = answered(&site, &connect("one")).await;
+    // In place of its own it may always be set again.
+    for _ in 0..5 {
+        one.send(&aliased(1, &long)).await;
+    }
+    one.expect_nothing().await;
+    let (_, mut two) = answered(&site, &connect("two")).await;
+    two.send(&aliased(1, &long)).await;
+    two.expect_nothing().await;
+    let mut device = Octets::clean_v5(&site, "d1").await;
+    device.send(&aliased(1, &long)).await;
+    device.expect_nothing().await;
+    two.send(&aliased(2, &long)).await;
+    let refused = two.packet().await;
+    assert_eq!((refused[0], refused[2]), (0xe0, 0x97), "{refused:02x?}");
+    two.closed().await;
+    assert_eq!(read(&site.server.counts().quotas_exceeded), 1);
+    // What the connection had is given back with it.
+    one.send(&aliased(2, &long)).await;
+    one.expect_nothing().await;
+    site.close().await;
+}
+
+#[tokio::test]
+async fn packet_ids_that_an_identity_does_not_release_are_within_its_limit_over_a_restart_too() {
+    let identity = IdentitySettings { unreleased_ids_max: 3, ..IdentitySettings::default() };
+    let settings = MqttServerSettings { identity, ..MqttServerSettings::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let site = Site::open_in(dir.path(), settings.clone()).await;
+    let login = [text("plc"), text("right")].concat();
+    let (_, mut one) = answered(&site, &connect_v4("one", 0xc0, &login)).await;
+    let (_, mut five) = answered(&site, &connect_v5("five", 0xc2, b"", &login)).await;
+    for id in 1..=3 {
+        one.ask(&publish_v4(0x34, "t", id.into(), "x"), &[0x50, 2, 0, id]).await;
+    }
+    // A repetition is answered; a new one is not, and other identities have their own.
+    one.ask(&publish_v4(0x3c, "t", 3, "x"), &[0x50, 2, 0, 3]).await;
+    five.send(&publish_v5(0x34, "t", 1, b"", "x")).await;
+    let pubrec = five.packet().await;
+    assert_eq!((pubrec[0], pubrec[4]), (0x50, 0x97), "{pubrec:02x?}");
+    let mut device = Octets::clean(&site, "d1").await;
+    device.ask(&publish_v4(0x34, "t", 1, "x"), &[0x50, 2, 0, 1]).await;
+    one.ask(&[0x62, 2, 0, 3], &[0x70, 2, 0, 3]).await;
+    five.ask(&publish_v5(0x34, "t", 2, b"", "x"), &[0x50, 2, 0, 2]).await;
+    one.send(&publish_v4(0x34, "t", 9, "x")).await;
+    one.closed().await;
+    assert_eq!(read(&site.server.counts().quotas_exceeded), 2);
+    five.leave().await;
+    site.close().await;
+    // The session of the first is there with its two ids, that of the second one is over.
+    let site = Site::open_in(dir.path(), settings).await;
+    let (_, mut one) = answered(&site, &connect_v4("one", 0xc0, &login)).await;
+    one.ask(&publish_v4(0x34, "t", 4, "x"), &[0x50, 2, 0, 4]).await;
+    one.send(&publish_v4(0x34, "t", 5, "x")).await;
+    one.closed().await;
+    site.close().await;
+}

@@ -30,6 +30,8 @@ where
 {
     pub(super) async fn finish(mut self, end: End) {
         let deadline = Instant::now() + self.server.settings.finish_timeout;
+        // Nothing is read any more that names one; the identity has their bytes back before the client sees the end.
+        self.aliases.clear();
         let was_current = self.server.clients.leave(&self.connection);
         count(&self.server.broker.counts.disconnects);
         info!(client = %Sanitized(self.client_id()), why = %Sanitized(end.why()), "client disconnected");

@@ -209,6 +209,11 @@ impl Used {
     pub(crate) fn amount(&self) -> u64 {
         self.amount
     }
+
+    /// Not given back when this is dropped, but by who has it from now on.
+    pub(crate) fn keep(mut self) {
+        self.amount = 0;
+    }
 }
 
 impl Drop for Used {
@@ -284,16 +289,6 @@ impl Usage {
             Ok(_) => Ok(()),
             Err(_) => Err(QuotaExceeded { resource, max }),
         }
-    }
-
-    /// Whether one more may be taken, which is added later.
-    ///
-    /// # Errors
-    /// As [`Usage::take`].
-    pub(crate) fn check(&self, resource: Resource) -> Result<(), QuotaExceeded> {
-        let max = self.limits.max[resource as usize];
-        let is_within = self.used[resource as usize].load(Ordering::Relaxed) < max;
-        if is_within { Ok(()) } else { Err(QuotaExceeded { resource, max }) }
     }
 
     /// Takes one of something that is given back by being dropped.

@@ -30,7 +30,7 @@ use crate::close_handle::CloseHandle;
 use crate::delivery::NotDelivered;
 use crate::flight::Flight;
 use crate::message::Delivery;
-use crate::quota::{Resource, Usage};
+use crate::quota::{QuotaExceeded, Resource, Usage, Used};
 use crate::subscription::Options;
 use mqtt::codec::reason::Reason;
 use state::{Holder, Inner, Load, Wait};
@@ -402,13 +402,19 @@ impl SessionQueue {
         self.flight().take(id)
     }
 
-    /// A QoS 2 message with this id arrived; false when it is here already.
-    pub(crate) fn receive(&self, id: u16) -> bool {
-        let is_new = self.lock().received.insert(id);
-        if is_new {
-            self.usage.add(Resource::UnreleasedIds, 1);
+    /// The share of the packet id of a message that arrives with this QoS, until it is received or refused.
+    ///
+    /// # Errors
+    /// [`QuotaExceeded`] when the identity has too many that it does not release.
+    pub(crate) fn share_of_id(&self, qos: u8) -> Result<Option<Used>, QuotaExceeded> {
+        (qos == 2).then(|| self.usage.hold(Resource::UnreleasedIds, false)).transpose()
+    }
+
+    /// A QoS 2 message with this id is taken; its share is given back when the id is released.
+    pub(crate) fn receive(&self, id: u16, share: Used) {
+        if self.lock().received.insert(id) {
+            share.keep();
         }
-        is_new
     }
 
     /// Whether a QoS 2 message with this id is here.

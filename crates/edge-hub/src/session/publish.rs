@@ -24,7 +24,7 @@ use crate::counts::count;
 use crate::inbox;
 use crate::journal::event::Event;
 use crate::message::Message;
-use crate::quota::Resource;
+use crate::quota::{Resource, Used};
 use crate::sanitized::Sanitized;
 use crate::service::{Client, Rejected, Service};
 use crate::settings::MqttServerSettings;
@@ -71,15 +71,18 @@ where
         let work = if publish.qos == 2 && self.connection.session_queue.has_received(publish.id) {
             // It came before (MQTT-4.3.3-2): only its acknowledgement was lost.
             self.after_what_came(publish.id)
-        } else if publish.qos == 2
-            && let Err(exceeded) = self.connection.session_queue.usage.check(Resource::UnreleasedIds)
-        {
-            count(&self.server.counts().quotas_exceeded);
-            self.may_not(&publish, Reason::QUOTA_EXCEEDED, exceeded.to_string())?
         } else {
-            // A client that publishes nothing has no memory for it.
-            self.fence.get_or_insert_default();
-            self.operation(publish)?
+            match self.connection.session_queue.share_of_id(publish.qos) {
+                Ok(share) => {
+                    // A client that publishes nothing has no memory for it.
+                    self.fence.get_or_insert_default();
+                    self.operation(publish, share)?
+                }
+                Err(exceeded) => {
+                    count(&self.server.counts().quotas_exceeded);
+                    self.may_not(&publish, Reason::QUOTA_EXCEEDED, exceeded.to_string())?
+                }
+            }
         };
         self.answer_after(work, reply, topic, bytes)
     }
@@ -135,7 +138,7 @@ where
         }
     }
 
-    fn operation(&mut self, publish: Publish) -> Result<Work, End> {
+    fn operation(&mut self, publish: Publish, share: Option<Used>) -> Result<Work, End> {
         // Every PUBLISH is parsed and authorized here, by topic alone; only the branches below know the service.
         let topic = publish.topic();
         let meaning = match parse_publish(topic) {
@@ -160,9 +163,9 @@ where
                 let why = "a device that enrols itself has the provisioning topics only".to_owned();
                 return self.may_not(&publish, Reason::NOT_AUTHORIZED, why);
             }
-            Meaning::Free if service.takes_free() => return self.publish_taken(publish),
-            Meaning::Free => return self.publish_free(publish),
-            Meaning::BridgeState => return self.publish_bridge_state(publish),
+            Meaning::Free if service.takes_free() => return self.publish_taken(publish, share),
+            Meaning::Free => return self.publish_free(publish, share),
+            Meaning::BridgeState => return self.publish_bridge_state(publish, share),
             Meaning::Telemetry { from, mut bag } => {
                 // A gateway sends for the devices behind it, and nobody else may name another sender.
                 if from != client.identity && !service.may_speak_for(client, &from) {
@@ -227,10 +230,8 @@ where
                 Work::Ready
             }
         };
-        Ok(match (publish.qos, work) {
-            (2, work) => self.received_after(publish.id, work),
-            (_, work) => work,
-        })
+        let Some(share) = share else { return Ok(work) };
+        Ok(self.received_after(publish.id, share, work))
     }
 
     /// Whether the client may say this at all, whoever it speaks for.
@@ -248,12 +249,12 @@ where
     }
 
     /// An operation at QoS 2: its packet id is remembered when it is done, so that it is not done again.
-    fn received_after(&self, id: u16, work: Work) -> Work {
+    fn received_after(&self, id: u16, share: Used, work: Work) -> Work {
         let (session_queue, journal) =
             (self.connection.session_queue.clone(), self.server.broker.journal.clone());
-        let remember = async move || {
+        let remember = async move |share| {
             // In memory first: a repetition that comes before the sync must find the id.
-            session_queue.receive(id);
+            session_queue.receive(id, share);
             if !session_queue.is_durable {
                 return Ok(());
             }
@@ -263,11 +264,11 @@ where
         match work {
             Work::Message(work) => Work::Message(Box::pin(async move {
                 work.await?;
-                remember().await
+                remember(share).await
             })),
             work => {
                 // Their answers are messages of their own, and doing them twice changes nothing.
-                self.connection.session_queue.receive(id);
+                self.connection.session_queue.receive(id, share);
                 work
             }
         }
@@ -317,14 +318,14 @@ where
     }
 
     /// Gives a message on a free topic to its subscribers and to the service.
-    fn publish_taken(&mut self, publish: Publish) -> Result<Work, End> {
+    fn publish_taken(&mut self, publish: Publish, share: Option<Used>) -> Result<Work, End> {
         let (qos, id) = (publish.qos, publish.id);
         let (topic, payload) = (publish.topic.clone(), publish.payload.clone());
         let mut bag = PropertyBag::new();
         if let Some(properties) = &publish.properties {
             inbox::add_to_bag(&mut bag, properties);
         }
-        let work = self.publish_free(publish)?;
+        let work = self.publish_free(publish, share)?;
         if matches!(work, Work::Refused(..)) {
             return Ok(work);
         }
@@ -354,15 +355,15 @@ where
     }
 
     /// Gives the state of a bridge to the clients of its own account. Routes of the manifest do not take it.
-    fn publish_bridge_state(&mut self, publish: Publish) -> Result<Work, End> {
+    fn publish_bridge_state(&mut self, publish: Publish, share: Option<Used>) -> Result<Work, End> {
         match bridge_state::kept(&self.connection.client.identity, publish.topic()) {
-            Some(kept) => self.publish_free(Publish { topic: kept.into(), ..publish }),
+            Some(kept) => self.publish_free(Publish { topic: kept.into(), ..publish }, share),
             None => self.may_not(&publish, Reason::TOPIC_NAME_INVALID, "the topic is too long".to_owned()),
         }
     }
 
     /// Gives a message on a free topic to its subscribers.
-    fn publish_free(&mut self, publish: Publish) -> Result<Work, End> {
+    fn publish_free(&mut self, publish: Publish, share: Option<Used>) -> Result<Work, End> {
         let topic = publish.topic();
         if publish.retain && topic.split('/').count() > LEVELS_MAX {
             let why = format!("a retained topic of more than {LEVELS_MAX} levels");
@@ -374,8 +375,8 @@ where
             (publish.qos == 2 && session_queue.is_durable).then_some((session_queue.number, publish.id));
         let (qos, id) = (publish.qos, publish.id);
         let message = message(publish, session_queue.number);
-        if qos == 2 {
-            session_queue.receive(id);
+        if let Some(share) = share {
+            session_queue.receive(id, share);
         }
         let Given { full, stored, not_retained } =
             self.server.broker.publish(&route, message, received, &session_queue.usage);

@@ -376,3 +376,33 @@ async fn packet_ids_that_an_identity_does_not_release_are_within_its_limit_over_
     one.closed().await;
     site.close().await;
 }
+
+#[tokio::test]
+async fn packet_ids_of_messages_that_are_not_stored_yet_count_and_those_of_refused_ones_do_not() {
+    let site = open(IdentitySettings { unreleased_ids_max: 2, ..IdentitySettings::default() }).await;
+    let mut device = Octets::clean_v5(&site, "d1").await;
+    let telemetry = |id: u16, payload| publish_v5(0x34, "devices/d1/messages/events/", id, b"", payload);
+    site.program.disk.send_replace(false);
+    device.send(&[telemetry(1, "x"), telemetry(2, "x"), telemetry(3, "x")].concat()).await;
+    // All three were read, and none is answered.
+    device.expect_nothing().await;
+    assert_eq!(read(&site.server.counts().quotas_exceeded), 1);
+    site.program.disk.send_replace(true);
+    device.expect(&[0x50, 2, 0, 1]).await;
+    device.expect(&[0x50, 2, 0, 2]).await;
+    let pubrec = device.packet().await;
+    assert_eq!((pubrec[0], pubrec[3], pubrec[4]), (0x50, 3, 0x97), "{pubrec:02x?}");
+    for id in 1..=2 {
+        device.ask(&[0x62, 2, 0, id], &[0x70, 2, 0, id]).await;
+    }
+    for id in 4..=6 {
+        device.send(&telemetry(id, "wrong")).await;
+        let pubrec = device.packet().await;
+        assert_eq!((pubrec[0], pubrec[4]), (0x50, 0x99), "{pubrec:02x?}");
+    }
+    for id in 7..=8 {
+        device.ask(&telemetry(id.into(), "x"), &[0x50, 2, 0, id]).await;
+    }
+    assert_eq!(read(&site.server.counts().quotas_exceeded), 1);
+    site.close().await;
+}

@@ -13,10 +13,11 @@ use cli::data::DataArgs;
 use cli::devices::DeviceCommand;
 use cli::gateways::GatewayCommand;
 use cli::modules::ModuleCommand;
+use cli::roles::RoleCommand;
 use cli::templates::TemplateCommand;
 use cli::tokens::TokenCommand;
 use cli::users::UserCommand;
-use cli::{devices, gateways, modules, store, templates, tokens, users};
+use cli::{devices, gateways, modules, roles, store, templates, tokens, users};
 use edge_core::error_chain::chain;
 use edge_hub::logging;
 use edge_hub::tasks::{self, TaskFailure};
@@ -83,6 +84,11 @@ enum Command {
         #[command(subcommand)]
         command: TemplateCommand,
     },
+    /// Roles of users and tokens.
+    Role {
+        #[command(subcommand)]
+        command: RoleCommand,
+    },
     /// API tokens.
     Token {
         #[command(subcommand)]
@@ -120,6 +126,7 @@ fn main() -> ExitCode {
         Command::Device { command } => devices::run(&data, command),
         Command::Module { command } => modules::run(&data, command),
         Command::Template { command } => templates::run(&data, command),
+        Command::Role { command } => roles::run(&data, command),
         Command::Token { command } => tokens::run(&data, command),
         Command::User { command } => users::run(&data, command),
         Command::Completions { shell } => {

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
+use crate::types::custom_role::CustomRole;
+
 /// How long a token lives when nothing is chosen, in milliseconds: IoT Central's year.
 pub const LIFE_MS_DEFAULT: u64 = 365 * 24 * 3600 * 1000;
 
@@ -70,6 +72,35 @@ impl std::str::FromStr for Role {
     }
 }
 
+/// The roles of a user or a token for the whole site. Together they allow what any of them allows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SiteRoles {
+    /// The highest built-in one.
+    pub built_in: Option<Role>,
+    /// Those that administrators made, by id.
+    pub custom: Vec<CustomRole>,
+}
+
+impl SiteRoles {
+    /// What they allow.
+    pub fn permissions(&self) -> Permissions {
+        let built_in = self.built_in.map_or_else(Permissions::default, Role::permissions);
+        self.custom.iter().fold(built_in, |all, role| all.and(role.permissions))
+    }
+
+    /// The built-in one as it is stored, and the ids of the others.
+    pub fn ids(&self) -> Vec<&str> {
+        let custom = self.custom.iter().map(|role| role.id.as_str());
+        self.built_in.map(Role::as_str).into_iter().chain(custom).collect()
+    }
+}
+
+impl From<Role> for SiteRoles {
+    fn from(role: Role) -> Self {
+        Self { built_in: Some(role), custom: Vec::new() }
+    }
+}
+
 /// The name of a new token: its id in the API, and what the log calls it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenName(String);
@@ -114,11 +145,18 @@ impl std::str::FromStr for TokenName {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object")]
 pub struct RoleAssignment {
-    /// IoT Central's id of a role, or `administrator`, `builder`, `operator` or `viewer`.
+    /// The id of a role, or `administrator`, `builder`, `operator` or `viewer`.
     pub role: String,
     /// The id of an organization; the role holds for the whole site when it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub organization: Option<String>,
+}
+
+impl RoleAssignment {
+    /// A role for the whole site.
+    pub fn of_site(role: &str) -> Self {
+        Self { role: role.to_owned(), organization: None }
+    }
 }
 
 /// What a token grants, and to whom. Times are in milliseconds since the Unix epoch.
@@ -127,7 +165,7 @@ pub struct Grant {
     /// One token only has it. Tokens of older versions may have names that [`TokenName`] does not allow.
     pub name: String,
     /// What it may do.
-    pub role: Role,
+    pub roles: SiteRoles,
     /// `None` for a token of a version that did not note it.
     pub created_ms: Option<u64>,
     /// Until when.
@@ -147,7 +185,13 @@ pub struct NewToken {
 }
 
 /// Makes a token for the central called `hostname`, which is valid until `expires_ms`.
-pub fn create(hostname: &str, name: &TokenName, role: Role, now_ms: u64, expires_ms: u64) -> NewToken {
+pub fn create(
+    hostname: &str,
+    name: &TokenName,
+    roles: impl Into<SiteRoles>,
+    now_ms: u64,
+    expires_ms: u64,
+) -> NewToken {
     let secret = STANDARD.encode(rand::random::<[u8; 32]>());
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let line = format!(
@@ -156,8 +200,13 @@ pub fn create(hostname: &str, name: &TokenName, role: Role, now_ms: u64, expires
         encode(&secret),
         encode(name.as_str())
     );
-    let grant =
-        Grant { name: name.as_str().to_owned(), role, created_ms: Some(now_ms), expires_ms, used_ms: None };
+    let grant = Grant {
+        name: name.as_str().to_owned(),
+        roles: roles.into(),
+        created_ms: Some(now_ms),
+        expires_ms,
+        used_ms: None,
+    };
     NewToken { line, hash: hash(&secret), grant }
 }
 

@@ -341,6 +341,87 @@ async fn a_user_is_added_beside_a_running_server_signs_in_and_is_removed() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+#[tokio::test]
+async fn a_role_is_made_given_changed_and_removed_beside_a_running_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut child, url) = serve(dir.path());
+    let done = |arguments: &[&str]| {
+        let output = output(dir.path(), arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let refused = |arguments: &[&str]| {
+        let output = output(dir.path(), arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output.stdout));
+        text(&output.stderr)
+    };
+    let (view, update) = ("deviceInstances.view", "deviceInstances.update");
+    done(&["role", "add", "night", "--name", "Night shift", "--permission", view]);
+    assert!(refused(&["role", "add", "Night", "--permission", view]).contains("there is a role `night`"));
+    let refusal = refused(&["role", "add", "other", "--permission", update]);
+    assert!(refusal.contains(&format!("{update} needs {view}")), "{refusal}");
+    assert!(refused(&["role", "set", "viewer", "--name", "V"]).contains("built in"));
+    for wrong in [&["role", "add", "r", "--permission", "devices.view"][..], &["role", "set", "night"]] {
+        assert_eq!(output(dir.path(), wrong).status.code(), Some(2), "{wrong:?}");
+    }
+    let listed = done(&["role", "list"]);
+    let rows: Vec<Vec<&str>> = listed.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(rows[0], ["ID", "NAME", "KIND", "PERMISSIONS"]);
+    assert!(rows.contains(&vec!["night", "Night shift", "custom", view]), "{listed}");
+    assert_eq!(rows.len(), 1 + 7 + 1, "{listed}");
+
+    let token = done(&["token", "create", "--role", "night", "--name", "t"]);
+    done(&["user", "add", "eve", "--role", "night"]);
+    assert!(done(&["user", "list"]).contains("Night shift") && done(&["token", "list"]).contains("night"));
+    assert!(refused(&["token", "create", "--role", "none"]).contains("roles.0.role: found `none`"));
+    let get = async |path: &str, token: &str| {
+        let request = reqwest::Client::new().get(format!("{url}{path}"));
+        request.header("Authorization", token.trim()).send().await.unwrap()
+    };
+    assert_eq!(get("/api/devices?api-version=1.0", &token).await.status(), 200);
+    done(&["role", "set", "night", "--permission", "roles.view"]);
+    assert_eq!(get("/api/devices?api-version=1.0", &token).await.status(), 403);
+    assert_eq!(get("/api/ext/roles", &token).await.status(), 200);
+    assert!(refused(&["role", "remove", "night"]).contains("1 users and 1 API tokens"));
+
+    // What takes no output makes a failure of every command, and none of them panics.
+    for arguments in [
+        &["role", "list"][..],
+        &["role", "add", "more", "--permission", view],
+        &["role", "set", "more", "--name", "More"],
+        &["role", "remove", "more"],
+    ] {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = central(dir.path(), arguments).stdout(full).stderr(Stdio::piped()).output().unwrap();
+        let error = text(&output.stderr);
+        assert!(
+            output.status.code() == Some(1) && error.contains("standard output"),
+            "{arguments:?}: {error}"
+        );
+        assert!(!error.contains("panicked"), "{arguments:?}: {error}");
+    }
+
+    let administrator = done(&["token", "create", "--role", "administrator"]);
+    let rows = get("/api/ext/audit?path=/api/ext/roles/night", &administrator).await;
+    let rows: serde_json::Value = rows.json().await.unwrap();
+    let (changed, added) = (&rows["value"][0], &rows["value"][1]);
+    assert_eq!(
+        (&changed["kind"], &changed["who"]),
+        (&"updated".into(), &"central role set".into()),
+        "{rows}"
+    );
+    assert_eq!(changed["before"]["permissions"][0], view);
+    assert_eq!(changed["after"]["permissions"][0], "roles.view");
+    assert_eq!((&added["kind"], &added["after"]["displayName"]), (&"created".into(), &"Night shift".into()));
+    done(&["user", "remove", "eve"]);
+    done(&["token", "revoke", "t"]);
+    done(&["role", "remove", "night"]);
+    assert!(refused(&["role", "remove", "night"]).contains("no role `night`"));
+    let signalled = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();
+    assert!(signalled.success());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 /// Runs a command with a terminal as its standard output (script(1), of util-linux), which `environment` describes.
 fn on_a_terminal(dir: &Path, arguments: &str, environment: [(&str, &str); 2]) -> String {
     let program = env!("CARGO_BIN_EXE_central");

@@ -6,7 +6,7 @@
 mod common;
 
 use central::token::Role;
-use central_core::access::permission::Permission;
+use central_core::access::permission::{Permission, Permissions};
 use common::browser::{Browser, PASSWORD};
 use common::described::concrete;
 use common::{Central, STEP, start};
@@ -25,6 +25,7 @@ fn needed(method: &str, path: &str) -> Option<Role> {
         _ if is_below("/api/ext/users") || is_below("/api/users") || is_below("/api/apiTokens") => {
             Some(Role::Administrator)
         }
+        ("put" | "patch" | "delete", "/api/ext/roles/{role_id}") => Some(Role::Administrator),
         ("get", path) if path.ends_with("/credentials") || path.ends_with("/attestation") => {
             Some(Role::Operator)
         }
@@ -200,6 +201,67 @@ async fn every_operation_is_for_its_roles_whether_they_come_with_a_token_or_a_se
         tried += 1 + 2 * Role::ALL.len();
     }
     assert!(tried > 900, "{tried}");
+    central.end().await;
+}
+
+/// Custom roles of a run of the test below.
+const RANDOM_ROLES: usize = 6;
+
+/// Permissions of which each was chosen by a coin, and what these need.
+fn random_permissions() -> Permissions {
+    let coins: u64 = rand::random();
+    let chosen = Permission::all().enumerate().filter(|(at, _)| coins >> at & 1 == 1);
+    let chosen: Permissions = chosen.map(|(_, permission)| permission).collect();
+    // A role has one at least.
+    if chosen == Permissions::default() {
+        Permissions::of(&[Permission::RolesView])
+    } else {
+        chosen.with_needs()
+    }
+}
+
+/// A user with a custom role that has these permissions, in a browser, and a token with that role.
+async fn with_custom_role(central: &Central, id: &str, permissions: Permissions) -> (Browser, String) {
+    let ids: Vec<&str> = permissions.iter().map(Permission::id).collect();
+    let role = json!({"displayName": format!("Role {id}"), "permissions": ids});
+    central.put(&format!("/api/ext/roles/{id}"), role).await;
+    let roles = json!([{"role": id}]);
+    central.put(&format!("/api/users/{id}"), json!({"type": "email", "email": id, "roles": roles})).await;
+    let password = format!("/api/ext/users/{id}/password");
+    central.ok(Method::POST, &password, Some(json!({"password": PASSWORD}))).await;
+    let token = central.put(&format!("/api/apiTokens/{id}"), json!({"roles": roles})).await;
+    (central.sign_in(id, PASSWORD).await, token["token"].as_str().unwrap().to_owned())
+}
+
+/// Generated: each operation is allowed exactly to the custom roles that have its permission.
+#[tokio::test]
+async fn every_operation_is_for_the_custom_roles_that_have_its_permission_and_no_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.set_up(dir.path()).await;
+    let (mut allowed, mut refused) = (0, 0);
+    for number in 0..RANDOM_ROLES {
+        let permissions = random_permissions();
+        let ids: Vec<&str> = permissions.iter().map(Permission::id).collect();
+        let (browser, token) = with_custom_role(&central, &format!("random-{number}"), permissions).await;
+        for Described { method: name, template, permission, .. } in operations() {
+            let Some(needed) = permission else { continue };
+            let has_it = ids.contains(&needed.as_str());
+            let (path, method) =
+                (concrete(&template), Method::from_bytes(name.to_uppercase().as_bytes()).unwrap());
+            let with_token =
+                central.http.request(method.clone(), central.url(&path)).header("Authorization", &token);
+            for (what, request) in
+                [("token", with_token), ("session", browser.request(method.clone(), &path))]
+            {
+                let status = status(request, &method).await;
+                let is_refused = [401, 403].contains(&status);
+                assert_eq!(is_refused, !has_it, "{name} {path} by a {what} with {ids:?}: {status}");
+                if has_it { allowed += 1 } else { refused += 1 }
+            }
+        }
+    }
+    assert!(allowed > 100 && refused > 100, "{allowed} allowed, {refused} refused");
     central.end().await;
 }
 

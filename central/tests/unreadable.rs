@@ -42,6 +42,8 @@ INSERT INTO operation_faults (operation, line, device, why) VALUES (1, 2, 'd', '
 INSERT INTO cloud_properties (device, name, value, changed_ms) VALUES ('d1', 'owner', '"a"', 1), ('d1', 'size', '2', 1);
 INSERT INTO overview_tiles (template, tiles) VALUES
     ('dtmi:a:t1;1', '[{"kind":"chart","name":"p"}]'), ('dtmi:a:t2;1', '[{"kind":"chart","name":"p"}]');
+INSERT INTO roles (id, display_name, permissions) VALUES
+    ('r1', 'R 1', '["roles.view"]'), ('r2', 'R 2', '["roles.view"]');
 INSERT INTO watermarks (gateway, queue, sequence) VALUES ('gw', 'q', 7), ('gw', 'r', 8);
 INSERT INTO cloud_purges (device, up_to) VALUES ('d1', 1), ('d2', 1);
 INSERT INTO cloud_feedback (device, message_id, settlement) VALUES
@@ -81,6 +83,10 @@ const PATHS: &[&str] = &[
     "/status",
     "/api/users",
     "/api/users/u1",
+    "/api/roles",
+    "/api/roles/r2",
+    "/api/ext/roles",
+    "/api/ext/roles/r2",
     "/api/ext/audit",
 ];
 
@@ -105,6 +111,7 @@ const TABLES: &[&str] = &[
     "cloud_purges",
     "cloud_feedback",
     "users",
+    "roles",
     "audit",
 ];
 

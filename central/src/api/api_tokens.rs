@@ -1,8 +1,8 @@
 //! `/api/apiTokens`: tokens for this API, by IoT Central's paths.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use rusqlite::Connection;
 use schemas::timestamp::{parse_rfc3339, rfc3339};
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,8 @@ use super::paging::Paging;
 use super::roles;
 use crate::clock::now_ms;
 use crate::error::ServiceError;
+use crate::people::assigned;
+use crate::people::caller::Caller;
 use crate::services::Services;
 use crate::store::Store;
 use crate::store::tokens;
@@ -35,7 +37,7 @@ pub struct OfToken {
 pub struct TokenRequest {
     /// As in the path, when it is given.
     id: Option<String>,
-    /// The roles of the bearer: one or more, of which one at least is for the whole site. The highest of those counts.
+    /// The roles of the bearer: one or more, of which one at least is for the whole site. Those allow together what any of them allows.
     #[schema(min_items = 1)]
     roles: Vec<RoleAssignment>,
     /// RFC 3339; a year from now when left out.
@@ -78,7 +80,7 @@ pub struct TokenBody {
 fn body(grant: &Grant, kept: Vec<RoleAssignment>) -> TokenBody {
     TokenBody {
         id: grant.name.clone(),
-        roles: roles::shown(grant.role, kept),
+        roles: roles::shown(&grant.roles, kept),
         expiry: rfc3339(grant.expires_ms),
         created: grant.created_ms.map(rfc3339),
         last_used: grant.used_ms.map(rfc3339),
@@ -125,12 +127,13 @@ pub(super) async fn get(
     Ok(Json(store.read(read).await?))
 }
 
-/// Makes an API token. `token` in the answer is shown this once.
+/// Makes an API token. `token` in the answer is shown this once. Nobody gives a permission that they do not have.
 #[utoipa::path(put, path = "/api/apiTokens/{token_id}", tag = "apiTokens", params(OfToken, ApiVersion),
     request_body = TokenRequest, security(("token" = [])),
     responses((status = 200, body = TokenBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(services): State<Services>,
+    Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfToken>,
     Body(request): Body<TokenRequest>,
 ) -> Answer<Json<TokenBody>> {
@@ -141,25 +144,23 @@ pub(super) async fn put(
     let wrong = |error: InvalidTokenName| ApiError::unprocessable(format!("id: {error}"));
     let name: TokenName = of.token_id.parse().map_err(wrong)?;
     let now_ms = now_ms();
-    let (role, expires_ms) = (roles::highest(&request.roles)?, request.expires_ms(now_ms)?);
-    let new = token::create(services.enrollment.hub(), &name, role, now_ms, expires_ms);
-    let kept = roles::beside(request.roles);
-    let mut answer = body(&new.grant, kept.clone());
-    answer.token = Some(new.line);
+    let expires_ms = request.expires_ms(now_ms)?;
+    let hub = services.enrollment.hub().to_owned();
     let insert = move |c: &Connection| {
+        let assigned = assigned::check(c, request.roles, caller.permissions)?;
+        let new = token::create(&hub, &name, assigned.roles, now_ms, expires_ms);
         if !tokens::insert(c, &new.hash, &new.grant)? {
-            return Err(ServiceError::Conflict(format!(
+            return Err(ApiError::conflict(format!(
                 "there is an API token `{}`; delete it first, or choose another id",
                 new.grant.name
             )));
         }
-        if !kept.is_empty() {
-            tokens::put_roles(c, &new.grant.name, &kept)?;
+        if !assigned.kept.is_empty() {
+            tokens::put_roles(c, &new.grant.name, &assigned.kept)?;
         }
-        Ok(())
+        Ok(TokenBody { token: Some(new.line), ..body(&new.grant, assigned.kept) })
     };
-    services.store.submit(insert).await?;
-    Ok(Json(answer))
+    Ok(Json(services.store.submit(insert).await?))
 }
 
 /// Revokes an API token: its next request is refused.

@@ -43,8 +43,9 @@ const OPEN: &[(Method, &str)] = &[
     (Method::POST, "/api/ext/session"),
 ];
 
-/// Where changes of tokens, users and sessions are asked for.
-const CREDENTIALS: &[&str] = &["/api/apiTokens", "/api/users", "/api/ext/users/", "/api/ext/session"];
+/// Where changes of tokens, users, roles and sessions are asked for.
+const CREDENTIALS: &[&str] =
+    &["/api/apiTokens", "/api/users", "/api/ext/users/", "/api/ext/roles/", "/api/ext/session"];
 
 /// The API's description, open too.
 const DESCRIPTION: &str = "/openapi.json";
@@ -326,7 +327,7 @@ async fn caller(access: &Access, request: &Parts, address: ClientAddress) -> Res
     match of_token(access, presented).await {
         Err(error) if error.is_unauthorized() => Err(access.token_use.wrong(error, address).await),
         other => other.map(|(grant, hash)| Admitted {
-            caller: Caller { permissions: grant.role.permissions(), who: Who::Token(grant.name) },
+            caller: Caller { permissions: grant.roles.permissions(), who: Who::Token(grant.name) },
             credential: Credential::Token(hash),
         }),
     }
@@ -340,7 +341,7 @@ async fn of_session(access: &Access, request: &Parts) -> Result<Admitted, ApiErr
     })?;
     let session = access.people.session(secret).await?;
     let session = session.ok_or_else(|| ApiError::unauthorized("the session has ended; sign in again"))?;
-    let permissions = session.user.role.permissions();
+    let permissions = session.user.roles.permissions();
     let credential = Credential::Session(session.hash.clone());
     Ok(Admitted { caller: Caller { who: Who::Session(session), permissions }, credential })
 }

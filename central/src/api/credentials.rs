@@ -34,10 +34,10 @@ impl Credential {
         Ok(match self {
             Self::Token(hash) => {
                 let grant = tokens::find(c, hash)?;
-                grant.filter(|grant| grant.expires_ms > now_ms).map(|grant| grant.role.permissions())
+                grant.filter(|grant| grant.expires_ms > now_ms).map(|grant| grant.roles.permissions())
             }
             Self::Session(hash) => {
-                sessions::find(c, hash, now_ms)?.map(|session| session.user.role.permissions())
+                sessions::find(c, hash, now_ms)?.map(|session| session.user.roles.permissions())
             }
         })
     }

@@ -256,7 +256,7 @@ fn roles() -> OpenApiRouter<Services> {
         .routes(routes!(roles::list))
         .routes(routes!(roles::get))
         .routes(routes!(roles::list_with_permissions))
-        .routes(routes!(roles::get_with_permissions))
+        .routes(routes!(roles::get_with_permissions, roles::put, roles::patch, roles::delete))
 }
 
 /// The paths of deployment manifests.

@@ -102,6 +102,8 @@ fn of_extensions(method: &str, path: &[&str]) -> Option<Permission> {
         ("POST", ["routes", "test"]) => Permission::EdgeManifestsManage,
         ("GET", ["audit"]) => Permission::AuditLogView,
         ("GET", ["roles", ..]) => Permission::RolesView,
+        ("PUT" | "PATCH", ["roles", _]) => Permission::RolesManage,
+        ("DELETE", ["roles", _]) => Permission::RolesDelete,
         // Of others; one's own needs nothing.
         ("POST", ["users", _, "password"]) => Permission::UsersManage,
         _ => return None,

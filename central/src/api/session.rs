@@ -35,12 +35,13 @@ impl From<PeopleError> for ApiError {
             PeopleError::TooManyFailures | PeopleError::Hashing(HashingError::Busy) => {
                 Self::too_many_requests(message)
             }
-            PeopleError::WrongCurrent => Self::forbidden(message),
+            PeopleError::WrongCurrent | PeopleError::MayDoMore(_) => Self::forbidden(message),
             PeopleError::Unknown(_) => Self::not_found(message),
             PeopleError::SetUpAlready
             | PeopleError::NameTaken(_)
             | PeopleError::LastAdministrator(_)
             | PeopleError::TooMany(_) => Self::conflict(message),
+            PeopleError::Assignment(error) => error.into(),
             PeopleError::Rule(_) => Self::unprocessable(message),
             PeopleError::Hashing(_) | PeopleError::SetupFile(_) => Self::internal(message),
             PeopleError::Store(error) => error.into(),
@@ -108,11 +109,11 @@ pub(super) struct SessionUser {
     id: String,
     /// What the user signs in with.
     name: String,
-    /// `viewer`, `operator`, `builder` or `administrator`.
-    role: &'static str,
-    /// For people.
-    role_name: &'static str,
-    /// What the role allows.
+    /// `viewer`, `operator`, `builder` or `administrator`: the highest built-in role. Without one, the id of a custom role.
+    role: String,
+    /// For people: the names of all roles.
+    role_name: String,
+    /// What the roles allow.
     permissions: Vec<PermissionId>,
 }
 
@@ -122,9 +123,9 @@ fn body(session: &Session) -> SessionBody {
         user: SessionUser {
             id: user.id.to_string(),
             name: user.name.to_string(),
-            role: user.role.as_str(),
-            permissions: permission_ids(user.role.permissions()),
-            role_name: roles::of(user.role).display_name,
+            role: user.roles.ids().first().copied().unwrap_or_default().to_owned(),
+            permissions: permission_ids(user.roles.permissions()),
+            role_name: roles::names(&user.roles),
         },
         expires_at: rfc3339(session.expires_ms()),
         csrf: None,

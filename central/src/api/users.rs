@@ -19,6 +19,7 @@ use super::list::Page;
 use super::paging::Paging;
 use super::roles;
 use crate::people::accounts::{self, Account};
+use crate::people::assigned::{self, Assigned};
 use crate::people::caller::Caller;
 use crate::people::error::PeopleError;
 use crate::people::names::{InvalidUserName, UserName};
@@ -63,7 +64,7 @@ pub(super) struct UserRequest {
     _kind: UserType,
     /// What the user signs in with: an address or a plain name.
     email: String,
-    /// One or more, of which one at least is for the whole site. The highest of those counts.
+    /// One or more, of which one at least is for the whole site. Those allow together what any of them allows.
     #[schema(min_items = 1)]
     roles: Vec<RoleAssignment>,
 }
@@ -108,7 +109,7 @@ fn body(c: &Connection, user: &User) -> Result<UserBody, PeopleError> {
         id: user.id.to_string(),
         kind: UserType::Email,
         email: user.name.to_string(),
-        roles: roles::shown(user.role, users::roles(c, &user.id)?),
+        roles: roles::shown(&user.roles, users::roles(c, &user.id)?),
         organization: ORGANIZATION,
         has_password: user.has_password,
         created: rfc3339(user.created_ms),
@@ -155,50 +156,43 @@ pub(super) async fn get(
     Ok(Json(store.read(read).await?))
 }
 
-/// Adds a user, without a password as yet, or changes one. Another role ends the user's sessions.
+/// Adds a user, without a password as yet, or changes one. Another role ends the user's sessions. Nobody gives a permission that they do
+/// not have.
 #[utoipa::path(put, path = "/api/users/{user_id}", tag = "users", params(OfUser, ApiVersion), request_body = UserRequest,
     security(("token" = [])), responses((status = 200, body = UserBody)))]
 pub(super) async fn put(
     State(store): State<Store>,
+    Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfUser>,
     Body(request): Body<UserRequest>,
 ) -> Answer<Json<UserBody>> {
-    let account = Account {
-        id: check_id(&of, request.id.as_deref())?,
-        name: name(&request.email)?,
-        role: roles::highest(&request.roles)?,
-        roles: roles::beside(request.roles),
-    };
+    let (id, name) = (check_id(&of, request.id.as_deref())?, name(&request.email)?);
     let put = move |c: &Connection| {
-        let user = accounts::put(c, &account)?;
+        let assigned = assigned::check(c, request.roles, caller.permissions)?;
+        let user = accounts::put(c, &Account { id, name, assigned })?;
         body(c, &user)
     };
     Ok(Json(store.submit(put).await?))
 }
 
-/// Changes a user. Another role ends the user's sessions.
+/// Changes a user. Another role ends the user's sessions. Nobody gives a permission that they do not have.
 #[utoipa::path(patch, path = "/api/users/{user_id}", tag = "users", params(OfUser, ApiVersion), request_body = UserUpdate,
     security(("token" = [])), responses((status = 200, body = UserBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn patch(
     State(store): State<Store>,
+    Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfUser>,
     Body(request): Body<UserUpdate>,
 ) -> Answer<Json<UserBody>> {
     let id = check_id(&of, request.id.as_deref())?;
     let new_name = request.email.as_deref().map(name).transpose()?;
-    let new_role = request.roles.as_deref().map(roles::highest).transpose()?;
     let patch = move |c: &Connection| {
         let stored = accounts::get(c, id.as_str())?;
-        let kept = match request.roles {
-            Some(assignments) => roles::beside(assignments),
-            None => users::roles(c, &stored.id)?,
+        let assigned = match request.roles {
+            Some(assignments) => assigned::check(c, assignments, caller.permissions)?,
+            None => Assigned { kept: users::roles(c, &stored.id)?, roles: stored.roles },
         };
-        let account = Account {
-            name: new_name.unwrap_or(stored.name),
-            role: new_role.unwrap_or(stored.role),
-            id: stored.id,
-            roles: kept,
-        };
+        let account = Account { name: new_name.unwrap_or(stored.name), id: stored.id, assigned };
         let user = accounts::put(c, &account)?;
         body(c, &user)
     };
@@ -227,7 +221,8 @@ pub(super) struct PasswordRequest {
     current_password: Option<String>,
 }
 
-/// Sets the password of a user, and ends the user's sessions. Administrators set anybody's; one's own needs the current one.
+/// Sets the password of a user, and ends the user's sessions. Who manages users sets that of a user who may do no more; one's own needs
+/// the current one.
 #[utoipa::path(post, path = "/api/ext/users/{user_id}/password", tag = "users", params(OfUser),
     request_body = PasswordRequest, security(("token" = [])),
     responses((status = 204), (status = 404, body = ErrorBody)))]
@@ -255,7 +250,7 @@ pub(super) async fn set_password(
                 "the password of another user needs the permission users.manage",
             ));
         }
-        None => people.set_password(&of.user_id, &request.password).await?,
+        None => people.set_password(&caller, &of.user_id, &request.password).await?,
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -3,22 +3,21 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use central::audit::entry::{AuditLimits, ChangeOutcome, Entry, EntryKind};
+use central::audit::entry::EntryKind;
 use central::people::accounts;
 use central::people::error::PeopleError;
 use central::people::names::UserName;
 use central::people::password::NewPassword;
 use central::people::roles;
 use central::people::setup_code;
-use central::store::{audit, users};
-use central::token::Role;
+use central::store::users;
 use clap::Subcommand;
 use edge_hub::logging;
 use edge_tls::input_file;
-use rusqlite::Connection;
 use schemas::timestamp::rfc3339;
 
 use super::data::{DataArgs, in_store, in_store_with};
+use super::noted::note;
 
 /// Of a file with a password: the longest one, and its line's end.
 const FILE_BYTES_MAX: u64 = 4 * 256 + 2;
@@ -29,9 +28,9 @@ pub(crate) enum UserCommand {
     Add {
         /// What the user signs in with, for example an e-mail address.
         name: UserName,
-        /// What the user may do.
-        #[arg(long, value_enum)]
-        role: Role,
+        /// What the user may do: viewer, operator, builder, administrator, or the id of a role that `central role list` has.
+        #[arg(long)]
+        role: String,
         /// A file with the password, 10 to 256 characters; `-` for standard input.
         #[arg(long, value_name = "FILE")]
         password_file: Option<PathBuf>,
@@ -78,27 +77,16 @@ fn password(file: Option<&Path>, name: &UserName) -> anyhow::Result<(NewPassword
     Ok((password, None))
 }
 
-/// Writes down what a command did, in the same turn of the store's writer.
-fn note(
-    c: &Connection,
-    limits: &AuditLimits,
-    command: &str,
-    kind: EntryKind,
-    path: String,
-) -> Result<(), PeopleError> {
-    let outcome = ChangeOutcome { status: 200, kind, is_own: false, before: None, after: None };
-    Ok(audit::add(c, &Entry::of_command(command, kind, path), &outcome, limits)?)
-}
-
-fn add(data: &DataArgs, name: UserName, role: Role, file: Option<&Path>) -> anyhow::Result<()> {
+fn add(data: &DataArgs, name: UserName, role: String, file: Option<&Path>) -> anyhow::Result<()> {
     let config = data.config_for_existing()?;
     let (password, made) = password(file, &name)?;
     let hash = password.hash()?;
     let limits = config.keep.audit_limits();
     let named = name.clone();
     in_store_with(&config, move |c| {
-        let user = accounts::add(c, &name, role, &hash)?;
-        note(c, &limits, "central user add", EntryKind::Created, format!("/api/users/{}", user.id))
+        let user = accounts::add(c, &name, &role, &hash)?;
+        let path = format!("/api/users/{}", user.id);
+        Ok::<_, PeopleError>(note(c, &limits, "central user add", EntryKind::Created, path, (None, None))?)
     })?;
     // The code is for the first user alone, and there is one now.
     setup_code::remove_code(&config.data_dir)?;
@@ -117,7 +105,7 @@ fn list(data: &DataArgs) -> anyhow::Result<()> {
             "{}\t{}\t{}\t{}\t{}",
             user.id,
             user.name,
-            roles::of(user.role).display_name,
+            roles::names(&user.roles),
             rfc3339(user.created_ms),
             user.signed_in_ms.map_or_else(|| "never".to_owned(), rfc3339),
         ));
@@ -132,7 +120,8 @@ fn remove(data: &DataArgs, user: String) -> anyhow::Result<()> {
     in_store_with(&config, move |c| {
         let user = accounts::find(c, &user)?;
         accounts::remove(c, user.id.as_str())?;
-        note(c, &limits, "central user remove", EntryKind::Deleted, format!("/api/users/{}", user.id))
+        let path = format!("/api/users/{}", user.id);
+        Ok::<_, PeopleError>(note(c, &limits, "central user remove", EntryKind::Deleted, path, (None, None))?)
     })?;
     logging::print(&format!("user `{named}` is removed"));
     Ok(())
@@ -149,7 +138,14 @@ fn set_password(data: &DataArgs, user: String, file: Option<&Path>) -> anyhow::R
     in_store_with(&config, move |c| {
         accounts::set_hash(c, user.id.as_str(), &hash)?;
         let path = format!("/api/ext/users/{}/password", user.id);
-        note(c, &limits, "central user password", EntryKind::Action, path)
+        Ok::<_, PeopleError>(note(
+            c,
+            &limits,
+            "central user password",
+            EntryKind::Action,
+            path,
+            (None, None),
+        )?)
     })?;
     match made {
         Some(password) => logging::print(&password),

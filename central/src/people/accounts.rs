@@ -1,8 +1,10 @@
 //! Changes of users, each within one turn of the store's writer: from the API, and from the command line beside a central that
 //! serves.
 
+use central_core::access::permission::Permissions;
 use rusqlite::Connection;
 
+use super::assigned::{self, Assigned};
 use super::error::PeopleError;
 use super::names::UserName;
 use super::user::User;
@@ -21,9 +23,7 @@ pub struct Account {
     /// What the user signs in with.
     pub name: UserName,
     /// What the user may do.
-    pub role: Role,
-    /// The assignments that say more than the role.
-    pub roles: Vec<RoleAssignment>,
+    pub assigned: Assigned,
 }
 
 /// The user with an id.
@@ -47,15 +47,16 @@ pub fn find(c: &Connection, id_or_name: &str) -> Result<User, PeopleError> {
     found.ok_or_else(|| PeopleError::Unknown(id_or_name.to_owned()))
 }
 
-/// Adds a user with a password, whose id is its name.
+/// Adds a user with a password and a role, whose id is its name.
 ///
 /// # Errors
-/// [`PeopleError::NameTaken`], [`PeopleError::TooMany`].
-pub fn add(c: &Connection, name: &UserName, role: Role, hash: &str) -> Result<User, PeopleError> {
+/// [`PeopleError::Assignment`], [`PeopleError::NameTaken`], [`PeopleError::TooMany`].
+pub fn add(c: &Connection, name: &UserName, role: &str, hash: &str) -> Result<User, PeopleError> {
     if users::get(c, name.as_str())?.is_some() {
         return Err(PeopleError::NameTaken(name.clone()));
     }
-    let account = Account { id: name.clone(), name: name.clone(), role, roles: Vec::new() };
+    let assigned = assigned::check(c, vec![RoleAssignment::of_site(role)], Permissions::ALL)?;
+    let account = Account { id: name.clone(), name: name.clone(), assigned };
     let user = put(c, &account)?;
     users::set_password(c, &user.id, hash)?;
     Ok(user)
@@ -68,6 +69,7 @@ pub fn add(c: &Connection, name: &UserName, role: Role, hash: &str) -> Result<Us
 /// [`PeopleError::NameTaken`], [`PeopleError::LastAdministrator`], [`PeopleError::TooMany`].
 pub fn put(c: &Connection, account: &Account) -> Result<User, PeopleError> {
     let taken = || PeopleError::NameTaken(account.name.clone());
+    let roles = &account.assigned.roles;
     let user = match users::get(c, account.id.as_str())? {
         None => {
             if users::count(c)? >= USERS_MAX {
@@ -76,7 +78,7 @@ pub fn put(c: &Connection, account: &Account) -> Result<User, PeopleError> {
             let user = User {
                 id: account.id.clone(),
                 name: account.name.clone(),
-                role: account.role,
+                roles: roles.clone(),
                 has_password: false,
                 created_ms: now_ms(),
                 signed_in_ms: None,
@@ -87,20 +89,20 @@ pub fn put(c: &Connection, account: &Account) -> Result<User, PeopleError> {
             user
         }
         Some(stored) => {
-            if account.role != Role::Administrator {
+            if roles.built_in != Some(Role::Administrator) {
                 check_not_last(c, &stored)?;
             }
-            let changed = User { name: account.name.clone(), role: account.role, ..stored.clone() };
+            let changed = User { name: account.name.clone(), roles: roles.clone(), ..stored.clone() };
             if !users::update(c, &changed)? {
                 return Err(taken());
             }
-            if changed.role != stored.role {
+            if changed.roles != stored.roles {
                 sessions::delete_of(c, &changed.id)?;
             }
             changed
         }
     };
-    users::put_roles(c, &user.id, &account.roles)?;
+    users::put_roles(c, &user.id, &account.assigned.kept)?;
     Ok(user)
 }
 
@@ -128,7 +130,7 @@ pub fn set_hash(c: &Connection, id: &str, hash: &str) -> Result<(), PeopleError>
 
 /// Without an administrator who can sign in nobody could add one.
 fn check_not_last(c: &Connection, user: &User) -> Result<(), PeopleError> {
-    let counts = user.role == Role::Administrator && user.has_password;
+    let counts = user.roles.built_in == Some(Role::Administrator) && user.has_password;
     if counts && users::other_administrators(c, &user.id)? == 0 {
         return Err(PeopleError::LastAdministrator(user.name.clone()));
     }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::accounts::{get, set_hash};
+use super::caller::Caller;
 use super::error::PeopleError;
 use super::names::UserName;
 use super::password::{self, HashQueue, NewPassword};
@@ -11,17 +12,24 @@ use super::service::People;
 use crate::store::users;
 
 impl People {
-    /// Sets the password of a user.
+    /// Sets the password of a user, with which `caller` can sign in as that user.
     ///
     /// # Errors
-    /// [`PeopleError::Unknown`], [`PeopleError::Rule`], [`PeopleError::Hashing`].
-    pub async fn set_password(&self, id: &str, password: &str) -> Result<(), PeopleError> {
+    /// [`PeopleError::Unknown`], [`PeopleError::MayDoMore`], [`PeopleError::Rule`], [`PeopleError::Hashing`].
+    pub async fn set_password(&self, caller: &Caller, id: &str, password: &str) -> Result<(), PeopleError> {
         let id = id.to_owned();
         let user_id = id.clone();
         let user = self.store.read(move |c| get(c, &user_id)).await?;
         let hash = self.hasher.hash(NewPassword::new(password, &user.name)?, HashQueue::Known).await?;
-        let id = user.id;
-        self.store.submit(move |c| set_hash(c, id.as_str(), &hash)).await?;
+        let (id, held) = (user.id, caller.permissions);
+        let set = self.store.submit(move |c| {
+            let user = get(c, id.as_str())?;
+            if !user.roles.permissions().is_within(held) {
+                return Err(PeopleError::MayDoMore(user.name));
+            }
+            set_hash(c, id.as_str(), &hash)
+        });
+        set.await?;
         tracing::info!(user = %user.name, "password of a user was set");
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Why something about a user was not done.
 
+use super::assigned::AssignmentError;
 use super::names::UserName;
 use super::password::{HashingError, PasswordRule};
 use super::setup_code::SetupFileError;
@@ -37,6 +38,12 @@ pub enum PeopleError {
     /// 409.
     #[error("{0} users are there already; remove one first")]
     TooMany(u32),
+    /// 403.
+    #[error("user `{0}` may do more than you; only who may do all of it sets the password")]
+    MayDoMore(UserName),
+    /// 403, 422 or 503.
+    #[error(transparent)]
+    Assignment(#[from] AssignmentError),
     /// 422.
     #[error(transparent)]
     Rule(#[from] PasswordRule),

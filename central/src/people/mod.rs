@@ -3,8 +3,10 @@
 //! Another way to sign in (OpenID Connect) ends, as a password does, in a [`session::Session`] of a user of the store.
 
 pub mod accounts;
+pub mod assigned;
 pub mod caller;
 mod change_password;
+pub mod custom_roles;
 pub mod error;
 mod guesses;
 pub mod names;

@@ -2,7 +2,7 @@
 
 use central_core::access::built_in::{BUILT_IN, BuiltIn, Holds};
 
-use crate::token::Role;
+use crate::token::{Role, SiteRoles};
 
 /// The built-in role of the API that stands for one of the command line.
 pub fn of(role: Role) -> &'static BuiltIn {
@@ -13,6 +13,13 @@ pub fn of(role: Role) -> &'static BuiltIn {
 /// The role with this id, or with its name on the command line: `viewer`, `operator`, `builder`, `administrator`.
 pub fn by_id(text: &str) -> Option<Role> {
     Role::ALL.into_iter().find(|role| role.as_str() == text || of(*role).id == text)
+}
+
+/// For people: the names of all roles of a user or token.
+pub fn names(roles: &SiteRoles) -> String {
+    let built_in = roles.built_in.map(|role| of(role).display_name);
+    let custom = roles.custom.iter().map(|role| &*role.display_name);
+    built_in.into_iter().chain(custom).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ impl People {
         let user = User {
             id: UserName::random(),
             name,
-            role: Role::Administrator,
+            roles: Role::Administrator.into(),
             has_password: true,
             created_ms: now_ms,
             signed_in_ms: Some(now_ms),

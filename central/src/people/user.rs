@@ -1,7 +1,7 @@
 //! A user as the store keeps one.
 
 use super::names::UserName;
-use crate::token::Role;
+use crate::token::SiteRoles;
 
 /// A user, without the password.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +11,7 @@ pub struct User {
     /// What the user types to sign in: an e-mail address, for example.
     pub name: UserName,
     /// What the user may do.
-    pub role: Role,
+    pub roles: SiteRoles,
     /// Whether there is a password to sign in with.
     pub has_password: bool,
     /// Milliseconds since the Unix epoch.

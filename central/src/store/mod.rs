@@ -47,6 +47,7 @@ mod paths;
 pub mod queues;
 pub mod record;
 pub mod relationships;
+pub mod roles;
 pub mod schema;
 pub mod selection;
 pub mod series;

@@ -49,8 +49,10 @@ pub fn find(connection: &Connection, hash: &str, now_ms: u64) -> rusqlite::Resul
             used_ms: unsigned(row.get("used_ms")?),
         })
     });
-    let found = unreadable::row("sessions", found)?;
-    Ok(found.filter(|session| now_ms < session.expires_ms()))
+    let found = unreadable::row("sessions", found)?.filter(|session| now_ms < session.expires_ms());
+    let Some(session) = found else { return Ok(None) };
+    let user = users::with_custom_roles(connection, session.user)?;
+    Ok(Some(Session { user, ..session }))
 }
 
 /// Notes when a session was used.

@@ -3,10 +3,11 @@
 use rusqlite::{Connection, Row};
 
 use super::columns::{integer, json_column, parsed_column, unsigned};
+use super::roles::{self as custom_roles, Holder};
 use super::unreadable;
 use crate::people::names::UserName;
 use crate::people::user::User;
-use crate::token::{Role, RoleAssignment};
+use crate::token::{Role, RoleAssignment, SiteRoles};
 
 const COLUMNS: &str = "id, name, role, password IS NOT NULL AS has_password, created_ms, signed_in_ms";
 
@@ -15,7 +16,7 @@ pub fn count(connection: &Connection) -> rusqlite::Result<u32> {
     connection.query_row("SELECT count(*) FROM users", [], |row| row.get(0))
 }
 
-/// Keeps a new user. Returns false, and keeps nothing, when another one has its id or name.
+/// Keeps a new user with its built-in role. Returns false, and keeps nothing, when another one has its id or name.
 pub fn insert(connection: &Connection, user: &User, password: Option<&str>) -> rusqlite::Result<bool> {
     let added = connection
         .prepare_cached(
@@ -25,7 +26,7 @@ pub fn insert(connection: &Connection, user: &User, password: Option<&str>) -> r
         .execute((
             user.id.as_str(),
             user.name.as_str(),
-            user.role.as_str(),
+            user.roles.built_in.map_or("", Role::as_str),
             password,
             integer(user.created_ms),
             user.signed_in_ms.map(integer),
@@ -36,13 +37,13 @@ pub fn insert(connection: &Connection, user: &User, password: Option<&str>) -> r
 /// The user with this id.
 pub fn get(connection: &Connection, id: &str) -> rusqlite::Result<Option<User>> {
     let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM users WHERE id = ?1"))?;
-    unreadable::row("users", statement.query_row([id], user))
+    read(connection, statement.query_row([id], user))
 }
 
 /// The user who signs in with this name.
 pub fn by_name(connection: &Connection, name: &str) -> rusqlite::Result<Option<User>> {
     let mut statement = connection.prepare_cached(&format!("SELECT {COLUMNS} FROM users WHERE name = ?1"))?;
-    unreadable::row("users", statement.query_row([name], user))
+    read(connection, statement.query_row([name], user))
 }
 
 /// The hash of the password of the user who signs in with this name; `None` when there is no such user or password.
@@ -56,7 +57,7 @@ pub fn password_of(connection: &Connection, name: &str) -> rusqlite::Result<Opti
 pub fn with_password(connection: &Connection, name: &str, hash: &str) -> rusqlite::Result<Option<User>> {
     let query = format!("SELECT {COLUMNS} FROM users WHERE name = ?1 AND password = ?2");
     let mut statement = connection.prepare_cached(&query)?;
-    unreadable::row("users", statement.query_row([name, hash], user))
+    read(connection, statement.query_row([name, hash], user))
 }
 
 /// At most `limit` users with ids after `after`, by id.
@@ -64,25 +65,26 @@ pub fn list(connection: &Connection, after: &str, limit: u32) -> rusqlite::Resul
     let query = format!("SELECT {COLUMNS} FROM users WHERE id > ?1 ORDER BY id");
     let mut statement = connection.prepare_cached(&query)?;
     // Counted without the rows that cannot be read: a short page would be taken for the last one.
-    unreadable::rows("users", statement.query_map([after], user)?).take(limit as usize).collect()
+    let users = unreadable::rows("users", statement.query_map([after], user)?).take(limit as usize);
+    users.map(|user| with_custom_roles(connection, user?)).collect()
 }
 
-/// Changes name and role. Returns false, and changes nothing, when another user has the name.
+/// Changes name and built-in role. Returns false, and changes nothing, when another user has the name.
 pub fn update(connection: &Connection, user: &User) -> rusqlite::Result<bool> {
     let changed = connection
         .prepare_cached("UPDATE OR IGNORE users SET name = ?2, role = ?3 WHERE id = ?1")?
-        .execute((user.id.as_str(), user.name.as_str(), user.role.as_str()))?;
+        .execute((user.id.as_str(), user.name.as_str(), user.roles.built_in.map_or("", Role::as_str)))?;
     Ok(changed == 1)
 }
 
-/// Keeps the role assignments that say more than the role.
+/// Keeps the role assignments of a user that say more than the built-in role.
 pub fn put_roles(connection: &Connection, id: &UserName, roles: &[RoleAssignment]) -> rusqlite::Result<()> {
     let mut statement = connection.prepare_cached("UPDATE users SET roles = ?2 WHERE id = ?1")?;
     statement.execute((id.as_str(), serde_json::json!(roles).to_string()))?;
-    Ok(())
+    custom_roles::assign(connection, Holder::User(id.as_str()), roles)
 }
 
-/// The role assignments that say more than the role; none when there are none.
+/// The role assignments that say more than the built-in role; none when there are none.
 pub fn roles(connection: &Connection, id: &UserName) -> rusqlite::Result<Vec<RoleAssignment>> {
     let mut statement = connection.prepare_cached("SELECT id, roles FROM users WHERE id = ?1")?;
     let found = statement.query_row([id.as_str()], |row| json_column(row, "roles"));
@@ -113,7 +115,24 @@ pub fn other_administrators(connection: &Connection, id: &UserName) -> rusqlite:
     connection.prepare_cached(query)?.query_row([Role::Administrator.as_str(), id.as_str()], |row| row.get(0))
 }
 
-/// Reads the columns of a user.
+/// The user of a query, when there is one that can be read.
+fn read(connection: &Connection, row: rusqlite::Result<User>) -> rusqlite::Result<Option<User>> {
+    let found = unreadable::row("users", row)?;
+    found.map(|user| with_custom_roles(connection, user)).transpose()
+}
+
+/// Adds the roles that are not in the columns of a user.
+pub(super) fn with_custom_roles(connection: &Connection, mut user: User) -> rusqlite::Result<User> {
+    user.roles.custom = custom_roles::of(connection, Holder::User(user.id.as_str()))?;
+    Ok(user)
+}
+
+/// Reads the column of the built-in role, which is empty when there is none.
+pub(super) fn built_in(row: &Row<'_>) -> rusqlite::Result<Option<Role>> {
+    if row.get::<_, String>("role")?.is_empty() { Ok(None) } else { parsed_column(row, "role").map(Some) }
+}
+
+/// Reads the columns of a user, in which its custom roles are not.
 ///
 /// # Errors
 /// SQLite's, or that of a value that cannot be read.
@@ -121,7 +140,7 @@ pub(super) fn user(row: &Row<'_>) -> rusqlite::Result<User> {
     Ok(User {
         id: parsed_column::<UserName>(row, "id")?,
         name: parsed_column::<UserName>(row, "name")?,
-        role: parsed_column::<Role>(row, "role")?,
+        roles: SiteRoles { built_in: built_in(row)?, custom: Vec::new() },
         has_password: row.get("has_password")?,
         created_ms: unsigned(row.get("created_ms")?),
         signed_in_ms: row.get::<_, Option<i64>>("signed_in_ms")?.map(unsigned),

@@ -1,6 +1,10 @@
 //! Permissions, by IoT Central's vocabulary: what each allows, and which others it needs.
 
-use serde::{Serialize, Serializer};
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What an operation of the API needs. Each belongs to an area, which is the first half of its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +33,8 @@ pub enum Permission {
     SecretsView,
     AuditLogView,
     RolesView,
+    RolesManage,
+    RolesDelete,
     UsersView,
     UsersManage,
     UsersDelete,
@@ -38,6 +44,9 @@ pub enum Permission {
 }
 
 use Permission as P;
+
+/// Characters of an unknown id that an error quotes.
+const QUOTED_MAX: usize = 64;
 
 /// What is known of a permission.
 struct Row {
@@ -58,7 +67,7 @@ const fn row(
 }
 
 /// In the order of the variants.
-static ROWS: [Row; 29] = [
+static ROWS: [Row; 31] = [
     row(P::DeviceTemplatesView, "deviceTemplates.view", "see device templates", &[]),
     row(
         P::DeviceTemplatesManage,
@@ -168,6 +177,8 @@ static ROWS: [Row; 29] = [
     row(P::SecretsView, "secrets.view", "read secrets in documents, messages and errors", &[]),
     row(P::AuditLogView, "auditLog.view", "read the audit log", &[]),
     row(P::RolesView, "roles.view", "see roles", &[]),
+    row(P::RolesManage, "roles.manage", "add and change roles", &[P::RolesView]),
+    row(P::RolesDelete, "roles.delete", "delete roles that nobody has", &[P::RolesView]),
     row(P::UsersView, "users.view", "see users", &[P::RolesView]),
     row(
         P::UsersManage,
@@ -217,6 +228,40 @@ impl Serialize for Permission {
     }
 }
 
+/// A text was the id of no permission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnknownPermission(String);
+
+impl fmt::Display for UnknownPermission {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ids: Vec<&str> = Permission::all().map(Permission::id).collect();
+        write!(
+            formatter,
+            "found `{}`, which is no permission; allowed are {}",
+            self.0.escape_debug(),
+            ids.join(", ")
+        )
+    }
+}
+
+impl std::error::Error for UnknownPermission {}
+
+impl FromStr for Permission {
+    type Err = UnknownPermission;
+
+    fn from_str(id: &str) -> Result<Self, UnknownPermission> {
+        // An error quotes as much of a text as an id has.
+        let unknown = || UnknownPermission(id.chars().take(QUOTED_MAX).collect());
+        Self::all().find(|permission| permission.id() == id).ok_or_else(unknown)
+    }
+}
+
+impl<'de> Deserialize<'de> for Permission {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
 /// A set of permissions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Permissions(u64);
@@ -258,6 +303,14 @@ impl Permissions {
         Permission::all().filter(move |permission| self.has(*permission))
     }
 
+    /// The first of these that needs one which is missing, and that one.
+    pub fn missing(self) -> Option<(Permission, Permission)> {
+        self.iter().find_map(|permission| {
+            let missing = permission.needs().iter().find(|needed| !self.has(**needed));
+            missing.map(|needed| (permission, *needed))
+        })
+    }
+
     /// These with all that they need.
     pub fn with_needs(self) -> Self {
         let mut all = self;
@@ -269,6 +322,12 @@ impl Permissions {
             }
             all = more;
         }
+    }
+}
+
+impl FromIterator<Permission> for Permissions {
+    fn from_iter<I: IntoIterator<Item = Permission>>(list: I) -> Self {
+        list.into_iter().fold(Self::default(), |set, one| set.and(Self::of(&[one])))
     }
 }
 
@@ -307,5 +366,29 @@ mod tests {
                 assert!(!back.has(permission), "{} and {} need each other", permission.id(), other.id());
             }
         }
+    }
+
+    #[test]
+    fn a_set_misses_nothing_when_it_has_all_that_its_permissions_need() {
+        for permission in Permission::all() {
+            let alone: Permissions = std::iter::once(permission).collect();
+            let first = permission.needs().first().map(|needed| (permission, *needed));
+            assert_eq!(alone.missing(), first, "{}", permission.id());
+            assert_eq!(alone.with_needs().missing(), None, "{}", permission.id());
+        }
+    }
+
+    #[test]
+    fn a_permission_is_read_by_its_id_and_nothing_else_is_one() {
+        for permission in Permission::all() {
+            assert_eq!(permission.id().parse(), Ok(permission));
+            let json = serde_json::to_string(&permission).unwrap();
+            assert_eq!(serde_json::from_str::<Permission>(&json).unwrap(), permission);
+        }
+        let refused = "devices.view".parse::<Permission>().unwrap_err().to_string();
+        assert!(refused.contains("`devices.view`") && refused.contains("deviceInstances.view"), "{refused}");
+        let quoted = "x".repeat(1000).parse::<Permission>().unwrap_err();
+        assert_eq!(quoted, UnknownPermission("x".repeat(QUOTED_MAX)));
+        assert!(serde_json::from_str::<Permission>("7").is_err());
     }
 }

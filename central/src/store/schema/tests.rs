@@ -1,4 +1,5 @@
 use super::*;
+use crate::token::Role;
 
 #[test]
 fn the_file_and_its_log_are_for_their_owner_alone() {
@@ -83,6 +84,24 @@ fn a_store_from_before_device_templates_keeps_what_its_devices_name() {
     assert_eq!(crate::store::templates::get(&new, "dtmi:a:b;1").unwrap(), None);
     let organization = "SELECT count(*) FROM device_templates WHERE organization = 'root'";
     assert_eq!(new.query_row(organization, [], |row| row.get::<_, i64>(0)).unwrap(), 0);
+}
+
+#[test]
+fn users_and_tokens_of_a_store_from_before_custom_roles_keep_their_roles() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("central.db");
+    let old = before(&path, "CREATE TABLE roles (");
+    old.execute_batch(
+        "INSERT INTO users (id, name, role, created_ms) VALUES ('u', 'u', 'operator', 1);
+         INSERT INTO tokens (hash, name, role, expires_ms) VALUES ('h', 't', 'builder', 1);",
+    )
+    .unwrap();
+    drop(old);
+    let new = open(&path).unwrap();
+    let user = crate::store::users::get(&new, "u").unwrap().unwrap();
+    let token = crate::store::tokens::get(&new, "t").unwrap().unwrap();
+    assert_eq!((user.roles, token.roles), (Role::Operator.into(), Role::Builder.into()));
+    assert_eq!(crate::store::roles::count(&new).unwrap(), 0);
 }
 
 #[test]

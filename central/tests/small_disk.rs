@@ -15,7 +15,6 @@ use tokio::time::Instant;
 
 const KEEP: Keep = Keep { messages: 1_000_000, commands: 100 };
 const STEP: Duration = Duration::from_secs(60);
-const BODY: usize = 4_000;
 /// Messages that are on their way at once.
 const BURST: u64 = 100;
 
@@ -54,13 +53,14 @@ async fn register(store: &Store, device: &'static str) -> Result<(), StoreError>
     put.await.map(drop)
 }
 
-fn message(sequence: u64) -> NewMessage {
+fn message(sequence: u64, body: usize) -> NewMessage {
+    let number = format!("{{\"temperature\":{sequence},\"padding\":\"");
     NewMessage {
         from: "press".parse().unwrap(),
         enqueued_ms: sequence,
         received_ms: 0,
         bag: schemas::bag::PropertyBag::new(),
-        body: vec![b'x'; BODY],
+        body: format!("{number}{}\"}}", "x".repeat(body.saturating_sub(number.len() + 2))).into_bytes(),
         place: Some(Place { gateway: "gw".parse().unwrap(), queue: "q".into(), sequence }),
         generation: None,
     }
@@ -69,6 +69,7 @@ fn message(sequence: u64) -> NewMessage {
 /// A gateway with more to send than the disk holds.
 struct Gateway {
     ingest: Ingest,
+    body: usize,
     connection: u64,
     acknowledged: u64,
     refused: u64,
@@ -80,7 +81,7 @@ impl Gateway {
         let connection = GatewayConnection { gateway: "gw".parse().unwrap(), connection: self.connection };
         let first = self.acknowledged + 1;
         let burst: Vec<_> = (first..first + BURST)
-            .map(|sequence| self.ingest.put(message(sequence), Some(connection.clone())))
+            .map(|sequence| self.ingest.put(message(sequence, self.body), Some(connection.clone())))
             .collect();
         for stored in burst {
             if stored.await.is_err() {
@@ -95,39 +96,53 @@ impl Gateway {
     }
 }
 
-/// Fills a disk of so many MiB three times over.
-async fn fill(mib: u64, keep_free: Option<u64>) {
-    let what = format!("{mib} MiB, {keep_free:?} to stay free");
+/// Telemetry and other works are possible again, as often as one likes: oldest history gives way.
+async fn goes_on(store: &Store, gateway: &mut Gateway, what: &str) {
+    for _ in 0..5 {
+        let (deadline, before) = (Instant::now() + STEP, gateway.acknowledged);
+        while gateway.acknowledged < before + BURST {
+            gateway.send().await;
+            assert!(
+                Instant::now() < deadline,
+                "{what}: telemetry is refused for good: {:?}",
+                store.failure()
+            );
+        }
+        while let Err(error) = register(store, "other").await {
+            assert!(Instant::now() < deadline, "{what}: {error}");
+        }
+    }
+}
+
+/// Fills a disk of so many MiB three times over with messages of so many bytes.
+async fn fill(mib: u64, keep_free: Option<u64>, body: usize) {
+    let what = format!("{mib} MiB, {keep_free:?} to stay free, messages of {body} bytes");
     let disk = Disk::new(mib);
     let quotas = Quotas { device_bytes: u64::MAX, free_bytes: keep_free, ..Quotas::default() };
     let store = store::open_with(disk.path(), KEEP, quotas).unwrap();
     register(&store, "gw").await.unwrap();
     let ingest = Ingest::new(store.clone());
-    let mut gateway = Gateway { ingest, connection: 1, acknowledged: 0, refused: 0 };
-    let bursts = 3 * (mib << 20) / (BURST * BODY as u64);
+    let mut gateway = Gateway { ingest, body, connection: 1, acknowledged: 0, refused: 0 };
+    // A message takes some bytes more than its body.
+    let bursts = 3 * (mib << 20) / (BURST * (body as u64 + 200));
     for _ in 0..bursts {
         gateway.send().await;
     }
-    // Oldest history gives way, so both are possible again, as often as one likes.
-    for _ in 0..5 {
-        let (deadline, before) = (Instant::now() + STEP, gateway.acknowledged);
-        while gateway.acknowledged < before + BURST {
-            gateway.send().await;
-            assert!(Instant::now() < deadline, "{what}: telemetry is refused for good");
-        }
-        while let Err(error) = register(&store, "other").await {
-            assert!(Instant::now() < deadline, "{what}: {error}");
-        }
-    }
+    goes_on(&store, &mut gateway, &what).await;
     let (acknowledged, refused) = (gateway.acknowledged, gateway.refused);
     store.close().await;
     drop((store, gateway));
-    let store = store::open_with(disk.path(), KEEP, quotas).unwrap();
+    // All that is kept is beyond the quota now, and does not fit into the log.
+    let few = Keep { messages: BURST, ..KEEP };
+    let store = store::open_with(disk.path(), few, quotas).unwrap();
     let read = store
         .read(move |c| Ok::<_, StoreError>(telemetry_reading::newest(c, &"press".parse().unwrap(), 0, 1)?));
     let last = read.await.unwrap().first().map(|message| message.enqueued_ms);
     assert_eq!(last, Some(acknowledged), "{what}: the last message that was acknowledged");
-    println!("{what}: {acknowledged} acknowledged, {refused} bursts refused");
+    let ingest = Ingest::new(store.clone());
+    let mut gateway = Gateway { ingest, body, connection: 1, acknowledged, refused };
+    goes_on(&store, &mut gateway, &format!("{what}, of which {BURST} are to be kept")).await;
+    println!("{what}: {} acknowledged, {} bursts refused", gateway.acknowledged, gateway.refused);
     store.close().await;
 }
 
@@ -138,7 +153,12 @@ async fn a_central_that_fills_its_own_disk_goes_on() {
     }
     for mib in [24, 40, 64, 100] {
         for keep_free in [None, Some(0)] {
-            fill(mib, keep_free).await;
+            fill(mib, keep_free, 4_000).await;
+        }
+    }
+    for body in [400, 60_000] {
+        for keep_free in [None, Some(0)] {
+            fill(24, keep_free, body).await;
         }
     }
 }

@@ -6,11 +6,14 @@
 //! they are given back just before the log is moved. A commit for whose pages there is no space in the file fails as one for which there is
 //! none in the log.
 //!
+//! The file grows in length, and where it has holes: while a reader keeps SQLite from moving all of the log, pages whose newest state is in
+//! the part that stays are left out, and pages behind them are moved. The disk has no space for what was left out until it is moved too.
+//!
 //! A descriptor of the store's file itself is not opened for that: closing it would release SQLite's locks (fcntl(2)).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use edge_core::error_chain::chain;
@@ -21,6 +24,12 @@ use super::paths::{FILE, RESERVE_FILE};
 
 /// The reserve grows in steps of so much, so that most commits leave it as it is.
 const STEP_BYTES: u64 = 1 << 20;
+/// Reserved beside what the file will grow by: what the file system needs for its own lists of the file's blocks, which it counts as the
+/// file's too, so that they may hide as many bytes of holes.
+const LISTS_BYTES: u64 = 64 << 10;
+/// Holes that are reserved for: four times what a log has that is moved in time. A file system that compresses has fewer blocks than the
+/// file has bytes, and no holes.
+const HOLES_BYTES_MAX: u64 = 64 << 20;
 
 /// The reserve of one opened store.
 #[derive(Debug)]
@@ -65,7 +74,9 @@ impl FileReserve {
     pub(super) fn keep(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let pages =
             connection.prepare_cached("PRAGMA page_count")?.query_row([], |row| row.get::<_, u32>(0))?;
-        let needed = (u64::from(pages) * self.page_bytes).saturating_sub(self.file_bytes());
+        let (length, holes) = length_and_holes(&self.store);
+        let growth = (u64::from(pages) * self.page_bytes).saturating_sub(length);
+        let needed = growth + holes.min(HOLES_BYTES_MAX) + LISTS_BYTES;
         if needed <= self.bytes {
             return Ok(());
         }
@@ -107,10 +118,6 @@ impl FileReserve {
         }
     }
 
-    fn file_bytes(&self) -> u64 {
-        fs::metadata(&self.store).map_or(0, |found| found.len())
-    }
-
     fn grow(&mut self, bytes: u64) -> io::Result<()> {
         let file: File =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
@@ -118,6 +125,12 @@ impl FileReserve {
         self.bytes = bytes;
         Ok(())
     }
+}
+
+/// Length of the store's file, and for how many bytes within it the disk has no space yet. A file that cannot be read has neither.
+pub(super) fn length_and_holes(store: &Path) -> (u64, u64) {
+    fs::metadata(store)
+        .map_or((0, 0), |found| (found.len(), found.len().saturating_sub(found.blocks() * 512)))
 }
 
 /// On the disk of the store's file, which may be behind a symbolic link.
@@ -147,10 +160,8 @@ mod tests {
         let connection = store(dir.path());
         let path = dir.path().join(RESERVE_FILE);
         let mut reserve = FileReserve::of(&dir.path().join(FILE), &connection).unwrap();
-        reserve.keep(&connection).unwrap();
-        assert!(!path.exists(), "the file has all of its pages");
         for mib in 1..4 {
-            connection.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (zeroblob(1000000))").unwrap();
+            connection.execute_batch("BEGIN IMMEDIATE; INSERT INTO t VALUES (zeroblob(900000))").unwrap();
             reserve.keep(&connection).unwrap();
             connection.execute_batch("COMMIT").unwrap();
             assert_eq!(fs::metadata(&path).unwrap().len(), mib * STEP_BYTES);
@@ -159,7 +170,37 @@ mod tests {
         assert!(!path.exists());
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
         reserve.keep(&connection).unwrap();
-        assert!(!path.exists(), "nothing is in the log");
+        assert_eq!(fs::metadata(&path).unwrap().len(), STEP_BYTES, "the file has all of its pages");
+    }
+
+    #[test]
+    fn pages_that_a_reader_kept_out_of_the_file_are_reserved_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = store(dir.path());
+        let file = dir.path().join(FILE);
+        connection
+            .execute_batch(
+                "CREATE TABLE u (bytes BLOB);
+                 BEGIN; INSERT INTO t VALUES (zeroblob(5000000)); INSERT INTO u VALUES (zeroblob(5000)); COMMIT",
+            )
+            .unwrap();
+        let reader = Connection::open(&file).unwrap();
+        let moment = reader.unchecked_transaction().unwrap();
+        let rows = "SELECT count(*) FROM t";
+        assert_eq!(moment.query_row(rows, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+        connection
+            .execute_batch("UPDATE t SET bytes = randomblob(5000000); PRAGMA wal_checkpoint(PASSIVE)")
+            .unwrap();
+        drop(moment);
+        let (length, holes) = length_and_holes(&file);
+        assert!(length > 5_000_000 && holes > 4_800_000, "{length} bytes, {holes} of them holes");
+        let mut reserve = FileReserve::of(&file, &connection).unwrap();
+        reserve.keep(&connection).unwrap();
+        let reserved = fs::metadata(dir.path().join(RESERVE_FILE)).unwrap().blocks() * 512;
+        assert!(reserved >= holes + LISTS_BYTES, "{reserved} bytes are reserved for {holes} bytes of holes");
+        reserve.give_back();
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+        assert_eq!(length_and_holes(&file), (length, 0));
     }
 
     #[test]

@@ -32,7 +32,7 @@ const PAGES_MAX: u64 = 4096;
 /// On a small disk they are fewer: the log takes a sixteenth of it, and the file needs as much again to grow by.
 const DISK_PART: u64 = 16;
 const PAGES_MIN: u64 = 64;
-/// A log that takes more than this is cut when the disk is nearly full.
+/// A log that takes more than this is cut when the disk is nearly full; of any length when it is full.
 const CUT_BYTES: u64 = 1 << 20;
 /// How long a move waits for readers of older states. The next one is soon.
 const READERS_MAX: Duration = Duration::from_millis(50);
@@ -97,8 +97,9 @@ impl WriteAheadLog {
 
     /// Returns true when so much of the disk is the log's that cutting it would help a disk that is nearly full. SQLite writes over a log
     /// that was moved, and keeps its length.
-    pub(super) fn is_worth_cutting(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|log| log.len() > CUT_BYTES)
+    pub(super) fn is_worth_cutting(&self, is_full: bool) -> bool {
+        let least = if is_full { 0 } else { CUT_BYTES };
+        std::fs::metadata(&self.path).is_ok_and(|log| log.len() > least)
     }
 
     /// Pages in it after the last commit of this connection.

@@ -76,6 +76,7 @@ pub fn open_with(dir: &Path, keep: Keep, quotas: Quotas) -> Result<Store, StoreE
                 log,
                 reserve,
                 is_full: false,
+                trims_alone: false,
             };
             writer.run(waiting);
         })

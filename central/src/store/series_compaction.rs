@@ -219,28 +219,33 @@ fn next_begin(connection: &Connection, series: i64, at_ms: u64) -> rusqlite::Res
     Ok(next.map(unsigned))
 }
 
-/// Deletes some compacted chunks that end before a time.
-pub(super) fn trim_age(connection: &Connection, before_ms: u64) -> rusqlite::Result<()> {
+/// Deletes some compacted chunks that end before a time, of so many bytes at most, and one at least; returns how many.
+pub(super) fn trim_age(connection: &Connection, before_ms: u64, bytes_max: u64) -> rusqlite::Result<usize> {
     delete_chunks(
         connection,
         "SELECT series_chunks.id, device, series_chunks.bytes, series_chunks.points FROM series_chunks
          JOIN series ON series.id = series_chunks.series
          WHERE level = 1 AND last_ms < ?1 ORDER BY last_ms LIMIT ?2",
         (integer(before_ms), TRIMMED_MAX),
-        u64::MAX,
-    )?;
-    Ok(())
+        bytes_max,
+    )
 }
 
 /// Deletes the oldest chunks of a device that has more than `per_device` bytes, and those of the devices with the most that all have
-/// beyond `total`.
-pub(super) fn trim_bytes(connection: &Connection, per_device: u64, total: u64) -> rusqlite::Result<()> {
+/// beyond `total`; of each device `bytes_max` at most, and one chunk at least. Returns how many chunks.
+pub(super) fn trim_bytes(
+    connection: &Connection,
+    per_device: u64,
+    total: u64,
+    bytes_max: u64,
+) -> rusqlite::Result<usize> {
+    let mut trimmed = 0;
     let over: Vec<(String, u64)> = connection
         .prepare_cached("SELECT device, bytes FROM series_usage WHERE bytes > ?1")?
         .query_map([integer(per_device)], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?
         .collect::<rusqlite::Result<_>>()?;
     for (device, bytes) in over {
-        delete_oldest(connection, &device, bytes - per_device)?;
+        trimmed += delete_oldest(connection, &device, (bytes - per_device).min(bytes_max))?;
     }
     let all = super::series::usage(connection)?.0;
     if all > total {
@@ -250,13 +255,13 @@ pub(super) fn trim_bytes(connection: &Connection, per_device: u64, total: u64) -
             .optional()?;
         if let Some(device) = largest {
             // More at the next look, of whichever has the most then.
-            delete_oldest(connection, &device, all - total)?;
+            trimmed += delete_oldest(connection, &device, (all - total).min(bytes_max))?;
         }
     }
-    Ok(())
+    Ok(trimmed)
 }
 
-fn delete_oldest(connection: &Connection, device: &str, bytes: u64) -> rusqlite::Result<()> {
+fn delete_oldest(connection: &Connection, device: &str, bytes: u64) -> rusqlite::Result<usize> {
     // Loose ones last: they are few, and new.
     delete_chunks(
         connection,
@@ -268,18 +273,18 @@ fn delete_oldest(connection: &Connection, device: &str, bytes: u64) -> rusqlite:
     )
 }
 
-/// Deletes the chunks that a query finds until `bytes` are free.
+/// Deletes the chunks that a query finds until `bytes` are free; returns how many.
 fn delete_chunks(
     connection: &Connection,
     query: &str,
     parameters: impl rusqlite::Params,
     bytes: u64,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<usize> {
     let mut statement = connection.prepare_cached(query)?;
     let found: Vec<(i64, String, i64, i64)> = statement
         .query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    let mut free = 0;
+    let (mut free, mut deleted) = (0, 0);
     for (id, device, chunk_bytes, points) in found {
         if free >= bytes {
             break;
@@ -287,6 +292,7 @@ fn delete_chunks(
         connection.prepare_cached("DELETE FROM series_chunks WHERE id = ?1")?.execute([id])?;
         account(connection, &device, -chunk_bytes, -points)?;
         free += unsigned(chunk_bytes).max(ROW_BYTES);
+        deleted += 1;
     }
-    Ok(())
+    Ok(deleted)
 }

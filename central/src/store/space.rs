@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
+use super::file_reserve::length_and_holes;
 use super::limits::Quotas;
+use super::paths::FILE;
 use super::{series_compaction, telemetry_retention};
 use crate::clock::settled_wall_ms;
 
@@ -20,6 +22,10 @@ const MEASURE_AFTER: Duration = Duration::from_millis(250);
 const LOG_AFTER: Duration = Duration::from_secs(3600);
 /// Left free on large disks when nothing else is configured.
 const FREE_BYTES_MAX: u64 = 512 << 20;
+/// Of what is free, so much history goes with one commit when the disk is full: the pages of deleted rows, and those of the indexes to
+/// them, must fit into the log.
+const TRIM_PART: u64 = 4;
+const TRIM_BYTES_MIN: u64 = 64 << 10;
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// Devices about which was logged.
 const LOGGED_MAX: usize = 10_000;
@@ -107,20 +113,31 @@ impl Space {
         disk
     }
 
-    /// Pages of the file that hold nothing are space too: it does not grow before they are used.
+    /// Pages of the file that hold nothing are space too, if the disk has them: the file does not grow before they are used.
     fn free(&self, connection: &Connection) -> Result<u64, std::io::Error> {
         let stat = rustix::fs::statvfs(&self.dir)?;
         let pages = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
         let within = pages("PRAGMA freelist_count").and_then(|count| Ok(count * pages("PRAGMA page_size")?));
-        let within = within.map_err(std::io::Error::other)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize).saturating_add(within.unsigned_abs()))
+        let (_, holes) = length_and_holes(&self.dir.join(FILE));
+        let within = within.map_err(std::io::Error::other)?.unsigned_abs().saturating_sub(holes);
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize).saturating_add(within))
     }
 
-    /// Deletes history that is beyond its quotas. Within the writer's transaction.
-    pub(super) fn trim(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+    /// How much history may be deleted by one commit now: what goes is written to the log before.
+    pub(super) fn trim_bytes_max(&self) -> u64 {
+        let available =
+            rustix::fs::statvfs(&self.dir).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
+        (available / TRIM_PART).max(TRIM_BYTES_MIN)
+    }
+
+    /// Deletes history that is beyond its quotas, about `bytes_max` of it at most; returns how many messages and chunks of series. Within the
+    /// writer's transaction.
+    pub(super) fn trim(&mut self, connection: &Connection, bytes_max: u64) -> rusqlite::Result<usize> {
+        let mut trimmed = 0;
         for (device, messages) in
-            telemetry_retention::trim_bytes(connection, self.device_bytes, self.total_bytes)?
+            telemetry_retention::trim_bytes(connection, self.device_bytes, self.total_bytes, bytes_max)?
         {
+            trimmed += messages;
             let now = Instant::now();
             self.logged.retain(|_, at| now.duration_since(*at) < LOG_AFTER);
             if self.logged.len() < LOGGED_MAX && !self.logged.contains_key(&device) {
@@ -134,11 +151,13 @@ impl Space {
                 self.logged.insert(device, now);
             }
         }
-        series_compaction::trim_bytes(connection, self.device_bytes, self.series_bytes)?;
+        trimmed +=
+            series_compaction::trim_bytes(connection, self.device_bytes, self.series_bytes, bytes_max)?;
         // By a clock that lasted: a start whose clock is far ahead must not delete what is kept for years.
         if let Some((days, settled_ms)) = self.series_days.zip(settled_wall_ms()) {
-            series_compaction::trim_age(connection, settled_ms.saturating_sub(u64::from(days) * DAY_MS))?;
+            let before_ms = settled_ms.saturating_sub(u64::from(days) * DAY_MS);
+            trimmed += series_compaction::trim_age(connection, before_ms, bytes_max)?;
         }
-        Ok(())
+        Ok(trimmed)
     }
 }

@@ -5,16 +5,39 @@ use rusqlite::Connection;
 use super::columns::{integer, unsigned};
 use super::{last_values, series};
 
-/// Deletes the oldest messages beyond `keep`.
-pub fn trim(connection: &Connection, keep: u64) -> rusqlite::Result<()> {
+/// Deletes the oldest messages beyond `keep`, of so many bytes at most, and one at least; returns how many.
+pub fn trim(connection: &Connection, keep: u64, bytes_max: u64) -> rusqlite::Result<usize> {
     let newest: Option<i64> =
         connection.prepare_cached("SELECT max(id) FROM telemetry")?.query_row([], |row| row.get(0))?;
-    let last = newest.unwrap_or(0).saturating_sub(integer(keep));
-    if last > 0 {
-        let last = reached(connection, last)?;
-        connection.prepare_cached("DELETE FROM telemetry WHERE id <= ?1")?.execute([last])?;
+    let mut last = newest.unwrap_or(0).saturating_sub(integer(keep));
+    if last <= 0 {
+        return Ok(0);
     }
-    Ok(())
+    if bytes_max < u64::MAX {
+        let of = "SELECT id, length(bag) + length(body) + 128 FROM telemetry WHERE id <= ?1 ORDER BY id";
+        last = last_of(connection, of, [last], bytes_max)?.unwrap_or(last);
+    }
+    let last = reached(connection, last)?;
+    connection.prepare_cached("DELETE FROM telemetry WHERE id <= ?1")?.execute([last])
+}
+
+/// The last of the messages that a query finds, with their bytes, until those are `bytes`; `None` when it finds none.
+fn last_of(
+    connection: &Connection,
+    query: &str,
+    parameters: impl rusqlite::Params,
+    bytes: u64,
+) -> rusqlite::Result<Option<i64>> {
+    let mut statement = connection.prepare_cached(query)?;
+    let mut rows = statement.query(parameters)?;
+    let (mut last, mut found) = (None, 0);
+    while found < bytes
+        && let Some(row) = rows.next()?
+    {
+        last = Some(row.get::<_, i64>(0)?);
+        found += unsigned(row.get(1)?);
+    }
+    Ok(last)
 }
 
 /// The last message up to `last` that values and points were taken from. What they have not reached yet stays, and goes with a later
@@ -31,27 +54,33 @@ pub fn bytes(connection: &Connection) -> rusqlite::Result<u64> {
 }
 
 /// Deletes the oldest messages of each device that has more than `per_device` bytes, and of the devices with the most while all
-/// have more than `total`. Returns the devices and how many of their messages were deleted.
+/// have more than `total`; about `bytes_max` at most. Returns the devices and how many of their messages were deleted.
 pub fn trim_bytes(
     connection: &Connection,
     per_device: u64,
     total: u64,
+    bytes_max: u64,
 ) -> rusqlite::Result<Vec<(String, usize)>> {
     let mut trimmed = Vec::new();
+    let mut may_go = bytes_max;
     let over: Vec<(String, u64)> = connection
         .prepare_cached("SELECT device, bytes FROM telemetry_usage WHERE bytes > ?1")?
         .query_map([integer(per_device)], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?
         .collect::<rusqlite::Result<_>>()?;
     for (device, bytes) in over {
-        let gone = delete_oldest(connection, &device, bytes - per_device)?;
+        let goes = (bytes - per_device).min(may_go);
+        let gone = delete_oldest(connection, &device, goes)?;
+        may_go -= if gone > 0 { goes } else { 0 };
         trimmed.push((device, gone));
     }
     let mut beyond = bytes(connection)?.saturating_sub(total);
-    while beyond > 0 {
+    while beyond > 0 && may_go > 0 {
         let (device, bytes): (String, u64) = connection
             .prepare_cached("SELECT device, bytes FROM telemetry_usage ORDER BY bytes DESC LIMIT 1")?
             .query_row([], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?;
-        let gone = delete_oldest(connection, &device, beyond.min(bytes))?;
+        let goes = beyond.min(bytes).min(may_go);
+        let gone = delete_oldest(connection, &device, goes)?;
+        may_go -= if gone > 0 { goes } else { 0 };
         trimmed.push((device, gone));
         let left = self::bytes(connection)?.saturating_sub(total);
         // Nothing became free: values and points of the oldest messages have not been taken yet.
@@ -65,19 +94,11 @@ pub fn trim_bytes(
 
 /// Deletes a device's oldest messages until `bytes` are free.
 fn delete_oldest(connection: &Connection, device: &str, bytes: u64) -> rusqlite::Result<usize> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, length(bag) + length(body) + 128 FROM telemetry WHERE device = ?1 ORDER BY id",
-    )?;
-    let mut rows = statement.query([device])?;
-    let (mut last, mut found) = (None, 0);
-    while found < bytes
-        && let Some(row) = rows.next()?
-    {
-        last = Some(row.get::<_, i64>(0)?);
-        found += unsigned(row.get(1)?);
+    if bytes == 0 {
+        return Ok(0);
     }
-    drop(rows);
-    let Some(last) = last else {
+    let of = "SELECT id, length(bag) + length(body) + 128 FROM telemetry WHERE device = ?1 ORDER BY id";
+    let Some(last) = last_of(connection, of, [device], bytes)? else {
         // Counted and not there: the count is wrong, and would be found again and again.
         connection.prepare_cached("DELETE FROM telemetry_usage WHERE device = ?1")?.execute([device])?;
         return Ok(0);

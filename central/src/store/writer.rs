@@ -26,6 +26,8 @@ use crate::clock::now_ms;
 
 /// Works in one commit: enough to share a sync, few enough that none waits long behind the others.
 const GROUP_MAX: usize = 1000;
+/// Commits that delete history on a full disk, one after the other, for which works wait.
+const TRIMS_AT_ONCE: usize = 8;
 /// How long works wait for another program that holds the file; then they fail, and gateways send again.
 const LOCKED_MAX: Duration = Duration::from_secs(60);
 /// How long a commit may be in the log alone.
@@ -132,6 +134,25 @@ pub(super) struct Writer<'a> {
     pub(super) reserve: FileReserve,
     /// The last group was not committed because the disk is full.
     pub(super) is_full: bool,
+    /// The disk was full, and history beyond its quotas has not all been deleted since: it goes in commits of its own.
+    pub(super) trims_alone: bool,
+}
+
+/// What history one commit deletes.
+#[derive(Clone, Copy)]
+struct Trim {
+    /// Of messages and of series, about so many bytes at most.
+    bytes_max: u64,
+    /// Also what is beyond the quotas of bytes and age, and not the number of messages only.
+    is_whole: bool,
+}
+
+/// A commit that succeeded.
+struct Committed {
+    /// Commits and messages of the store with it.
+    count: (u64, u64),
+    /// Messages and chunks of series that it deleted because of quotas.
+    trimmed: usize,
 }
 
 impl Writer<'_> {
@@ -189,8 +210,9 @@ impl Writer<'_> {
         if !is_open || self.shared.damage.found().is_some() {
             return is_open;
         }
-        let is_due = is_due || self.is_full && is_space_due;
-        let wants_cut = (self.is_full || self.shared.disk().is_low) && self.log.is_worth_cutting();
+        let is_full = self.is_full || self.trims_alone;
+        let is_due = is_due || is_full && is_space_due;
+        let wants_cut = (is_full || self.shared.disk().is_low) && self.log.is_worth_cutting(is_full);
         let moved = if is_due && (self.log.is_ahead || wants_cut) {
             self.checkpoint(if wants_cut { LogMove::Cut } else { LogMove::Whole })
         } else if self.log.is_long() {
@@ -199,23 +221,34 @@ impl Writer<'_> {
             Ok(())
         };
         // While telemetry is refused there may be no works that history could be deleted with.
-        let wants_trim = is_space_due && (self.is_full || is_idle && self.shared.disk().is_low);
+        let wants_trim = is_space_due && (is_full || is_idle && self.shared.disk().is_low);
         moved.is_ok() && (!wants_trim || self.trim_alone().is_ok())
     }
 
-    /// Deletes history beyond its quotas in a commit of its own: with works that do not fit it would be undone with them.
+    /// Deletes history beyond its quotas in commits of its own: with works that do not fit it would be undone with them. What is deleted is
+    /// written to the log before, so each deletes no more than fits, and is moved before the next.
     fn trim_alone(&mut self) -> Result<(), LogBroken> {
-        match self.commit_whole(Vec::new(), true, &mut Vec::new()) {
-            Ok((commits, messages)) => {
-                self.record.committed(commits, messages);
-                self.log.committed()
-            }
-            Err(error) => {
-                self.log.commit_failed(&error);
-                tracing::warn!(error = %chain(&error), "deleting history on a full disk failed");
-                Ok(())
+        for _ in 0..TRIMS_AT_ONCE {
+            let trim = Trim { bytes_max: self.space.trim_bytes_max(), is_whole: true };
+            match self.commit_whole(Vec::new(), trim, &mut Vec::new()) {
+                Ok(Committed { count: (commits, messages), trimmed }) => {
+                    self.record.committed(commits, messages);
+                    self.log.committed()?;
+                    self.trims_alone = trimmed > 0;
+                    if !self.trims_alone {
+                        break;
+                    }
+                    self.move_log(LogMove::Cut)?;
+                }
+                Err(error) => {
+                    self.log.commit_failed(&error);
+                    self.trims_alone |= is_full(&error);
+                    tracing::warn!(error = %chain(&error), "deleting history on a full disk failed");
+                    break;
+                }
             }
         }
+        Ok(())
     }
 
     /// Checks the files when that is due; false when only a new start can go on with what was found.
@@ -244,10 +277,12 @@ impl Writer<'_> {
     ) -> Result<(), LogBroken> {
         let works = group.len();
         let mut finishes = Vec::with_capacity(works);
-        let committed = self.commit_whole(group, is_space_due, &mut finishes);
+        let bytes_max = if self.trims_alone { 0 } else { u64::MAX };
+        let trim = Trim { bytes_max, is_whole: is_space_due };
+        let committed = self.commit_whole(group, trim, &mut finishes);
         let mut goes_on = Ok(());
         match &committed {
-            Ok((commits, messages)) => {
+            Ok(Committed { count: (commits, messages), .. }) => {
                 // After the commit: the record must never claim more than the file has.
                 self.record.committed(*commits, *messages);
                 self.is_full = false;
@@ -258,6 +293,7 @@ impl Writer<'_> {
             Err(error) => {
                 self.log.commit_failed(error);
                 self.is_full = is_full(error);
+                self.trims_alone |= self.is_full;
                 tracing::error!(error = %chain(error), works, "a group was not committed");
             }
         }
@@ -275,16 +311,15 @@ impl Writer<'_> {
     fn commit_whole(
         &mut self,
         group: Vec<(Work, OwnedSemaphorePermit)>,
-        is_space_due: bool,
+        trim: Trim,
         finishes: &mut Vec<(Finish, OwnedSemaphorePermit)>,
-    ) -> Result<(u64, u64), StoreError> {
+    ) -> Result<Committed, StoreError> {
         let shared = self.shared;
         let check = || shared.damage.found().map_or(Ok(()), |_| Err(StoreError::NotCommitted));
         check()?;
-        let committed =
-            shared.damage.watch(|| self.commit(group, is_space_due, finishes).map_err(StoreError::from));
+        let committed = shared.damage.watch(|| self.commit(group, trim, finishes).map_err(StoreError::from));
         self.inspect_files();
-        if let Ok((commits, _)) = committed
+        if let Ok(Committed { count: (commits, _), .. }) = committed
             && commits <= self.record.commits()
         {
             let former = self.record.commits();
@@ -350,9 +385,9 @@ impl Writer<'_> {
     fn commit(
         &mut self,
         group: Vec<(Work, OwnedSemaphorePermit)>,
-        is_space_due: bool,
+        trim: Trim,
         finishes: &mut Vec<(Finish, OwnedSemaphorePermit)>,
-    ) -> rusqlite::Result<(u64, u64)> {
+    ) -> rusqlite::Result<Committed> {
         let mut transaction = Self::begin(&self.connection, self.shared)?;
         let begun = Instant::now();
         for (work, permit) in group {
@@ -370,17 +405,20 @@ impl Writer<'_> {
                 Err(_) => tracing::error!("a work of the store panicked; what it wrote was undone"),
             }
         }
-        telemetry_retention::trim(&transaction, self.keep.messages)?;
         commands::trim(&transaction, self.keep.commands)?;
-        if is_space_due {
-            self.space.trim(&transaction)?;
+        let mut trimmed = 0;
+        if trim.bytes_max > 0 {
+            trimmed += telemetry_retention::trim(&transaction, self.keep.messages, trim.bytes_max)?;
+            if trim.is_whole {
+                trimmed += self.space.trim(&transaction, trim.bytes_max)?;
+            }
         }
         // In the same transaction: the number of commits and what they wrote are on disk together.
-        let position = record::count(&transaction)?;
+        let count = record::count(&transaction)?;
         self.reserve.keep(&transaction)?;
         transaction.commit()?;
         self.shared.commit_times.observe(begun.elapsed());
-        Ok(position)
+        Ok(Committed { count, trimmed })
     }
 
     /// Moves what the log holds into the file, and begins the log anew: SQLite would take frames that stand before a

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use central::store::telemetry::{NewMessage, Writing};
 use central::store::{self, Keep, Store, StoreError, backup, devices, telemetry_reading};
+use futures_util::future::join_all;
 use started::{end, start};
 
 /// A busy machine, and a checkpoint every five seconds.
@@ -108,53 +109,56 @@ fn has_last_message(dir: &Path) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_is_harmed_while_central_runs_takes_nothing_more_and_health_says_why() {
-    for (what, harm, is_found_alone) in HARMS {
-        let dir = tempfile::tempdir().unwrap();
-        let (started, stop) = start(dir.path()).await.unwrap();
-        let store = started.store().clone();
-        register(&store).await;
-        for number in 1..=600 {
-            put(&store, number).await.unwrap();
+    // Side by side: most of the time each waits for its disk and for a checkpoint.
+    join_all(HARMS.map(is_seen)).await;
+}
+
+async fn is_seen((what, harm, is_found_alone): Harm) {
+    let dir = tempfile::tempdir().unwrap();
+    let (started, stop) = start(dir.path()).await.unwrap();
+    let store = started.store().clone();
+    register(&store).await;
+    for number in 1..=600 {
+        put(&store, number).await.unwrap();
+    }
+    // A checkpoint moves them into the file.
+    let moved = async {
+        while !has_last_message(dir.path()) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        // A checkpoint moves them into the file.
-        let moved = async {
-            while !has_last_message(dir.path()) {
+    };
+    tokio::time::timeout(PATIENCE, moved).await.unwrap();
+
+    harm(dir.path());
+    if is_found_alone {
+        let first = put(&store, 601).await;
+        assert!(first.is_err(), "{what}: what was stored after it was confirmed");
+    } else {
+        // The last page is in the file before the move has ended: until then pages are read from the log.
+        let failed = async {
+            while read_all(&store).await.is_ok() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, moved).await.unwrap();
+        assert!(
+            tokio::time::timeout(PATIENCE, failed).await.is_ok(),
+            "{what}: it is read as if it were whole"
+        );
+    }
+    assert!(matches!(put(&store, 602).await, Err(StoreError::NotCommitted)), "{what}");
+    let report = central::diagnosis::health::Health::default()
+        .report(&store, &central::telemetry::ingest::Ingest::new(store.clone()))
+        .await;
+    assert!(!report.is_well, "{what}: health is well");
+    let body = serde_json::to_string(&report.body).unwrap();
+    assert!(body.contains("the store is damaged"), "{what}: {body}");
 
-        harm(dir.path());
-        if is_found_alone {
-            let first = put(&store, 601).await;
-            assert!(first.is_err(), "{what}: what was stored after it was confirmed");
-        } else {
-            // The last page is in the file before the move has ended: until then pages are read from the log.
-            let failed = async {
-                while read_all(&store).await.is_ok() {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            };
-            assert!(
-                tokio::time::timeout(PATIENCE, failed).await.is_ok(),
-                "{what}: it is read as if it were whole"
-            );
-        }
-        assert!(matches!(put(&store, 602).await, Err(StoreError::NotCommitted)), "{what}");
-        let report = central::diagnosis::health::Health::default()
-            .report(&store, &central::telemetry::ingest::Ingest::new(store.clone()))
-            .await;
-        assert!(!report.is_well, "{what}: health is well");
-        let body = serde_json::to_string(&report.body).unwrap();
-        assert!(body.contains("the store is damaged"), "{what}: {body}");
-
-        if is_found_alone {
-            end((started, stop)).await;
-        } else {
-            // Only a start can tell whether the file is damaged or could not be read once.
-            let ended = tokio::time::timeout(PATIENCE, started.ended()).await.unwrap();
-            assert!(ended.is_err(), "{what}");
-        }
+    if is_found_alone {
+        end((started, stop)).await;
+    } else {
+        // Only a start can tell whether the file is damaged or could not be read once.
+        let ended = tokio::time::timeout(PATIENCE, started.ended()).await.unwrap();
+        assert!(ended.is_err(), "{what}");
     }
 }
 

@@ -156,11 +156,15 @@ async fn call(site: &Site, method: &str, request: Value) -> (u64, Value) {
     (answer["responseCode"].as_u64().unwrap(), answer["response"].clone())
 }
 
-/// Begins an upload and waits for its end; gives its last status.
-async fn upload(site: &Site, method: &str, request: Value) -> Value {
+/// Begins an upload; gives its correlation id.
+async fn begin(site: &Site, method: &str, request: Value) -> Value {
     let (code, begun) = call(site, method, request).await;
     assert_eq!((code, &begun["status"]), (200, &json!("NotStarted")), "{begun}");
-    let id = &begun["correlationId"];
+    begun["correlationId"].clone()
+}
+
+/// Waits for the end of an upload; gives its last status.
+async fn ended(site: &Site, id: &Value) -> Value {
     eventually("the end of the upload", PATIENCE, || async {
         let (code, task) =
             call(site, "GetTaskStatus", json!({"schemaVersion": "1.0", "correlationId": id})).await;
@@ -169,6 +173,11 @@ async fn upload(site: &Site, method: &str, request: Value) -> Value {
     })
     .await
     .unwrap()
+}
+
+async fn upload(site: &Site, method: &str, request: Value) -> Value {
+    let id = begin(site, method, request).await;
+    ended(site, &id).await
 }
 
 fn logs(url: &str, encoding: &str, content_type: &str) -> Value {
@@ -231,6 +240,9 @@ async fn logs_and_a_support_bundle_reach_a_store_and_a_store_that_refuses_or_han
     .await
     .unwrap();
 
+    // Beside all others, which it does not hinder.
+    let hangs = begin(&site, "UploadModuleLogs", logs(&here("silent"), "none", "text")).await;
+
     // As text, over TLS and the proxy.
     let url = format!("https://{STORE}/logs?{SIGNATURE}");
     let task = upload(&site, "UploadModuleLogs", logs(&url, "none", "text")).await;
@@ -268,7 +280,7 @@ async fn logs_and_a_support_bundle_reach_a_store_and_a_store_that_refuses_or_han
     let reason = format!("http://127.0.0.1:{http} answered 403 AuthenticationFailed");
     assert_eq!(denied["status"], "Failed", "{denied}");
     assert!(denied["message"].as_str().unwrap().ends_with(&reason), "{denied}");
-    let silent = upload(&site, "UploadModuleLogs", logs(&here("silent"), "none", "text")).await;
+    let silent = ended(&site, &hangs).await;
     let reason = format!("http://127.0.0.1:{http} took nothing and did not answer for 60 s");
     assert_eq!(silent["status"], "Failed", "{silent}");
     assert!(silent["message"].as_str().unwrap().ends_with(&reason), "{silent}");

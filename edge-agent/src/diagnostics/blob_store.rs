@@ -23,6 +23,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
 use mqtt::client::{ByteStream, ConnectError, Destination, Transport, dial};
 use tokio::io::AsyncReadExt as _;
+use tokio::time::Instant;
 
 use super::spool::Spool;
 use crate::config::ProxyChoice;
@@ -31,6 +32,8 @@ use crate::config::ProxyChoice;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a store may take no byte and give no answer.
 pub const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How often within [`SILENCE_MAX`] is seen whether a store took something.
+const SILENCE_PARTS: u32 = 12;
 /// Bytes that are read from disk and written at once.
 const PART_BYTES: usize = 64 * 1024;
 /// Where Azure says more than the status does: `AuthenticationFailed`.
@@ -116,16 +119,17 @@ impl BlobStore {
             if form.is_gzip { request.header("x-ms-blob-content-encoding", "gzip") } else { request };
         let request = request.body(body).map_err(PutError::Request)?;
         let mut exchange = pin!(exchange(stream, request));
-        let mut sent_before = 0;
+        let (mut sent_before, mut taken) = (0, Instant::now());
         let answer = loop {
-            match tokio::time::timeout(self.silence_max, &mut exchange).await {
+            match tokio::time::timeout(self.silence_max / SILENCE_PARTS, &mut exchange).await {
                 Ok(answer) => break answer,
                 Err(_) => {
                     let sent_now = sent.load(Ordering::Relaxed);
-                    if sent_now == sent_before {
+                    if sent_now != sent_before {
+                        (sent_before, taken) = (sent_now, Instant::now());
+                    } else if taken.elapsed() >= self.silence_max {
                         return Err(PutError::Silent { store: to.to_string(), silence: self.silence_max });
                     }
-                    sent_before = sent_now;
                 }
             }
         };

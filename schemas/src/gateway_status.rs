@@ -33,6 +33,8 @@ pub struct GatewayStatus {
     pub quarantine: QuarantineState,
     /// What all queues and the quarantine have lost since they were made.
     pub lost_by_cause: LossCounts,
+    /// Files of the data directory that were found removed since the daemon started, each with what became of it.
+    pub removed_files: Vec<String>,
     /// Lost messages that central does not know of yet.
     #[serde(rename = "lostNotTold")]
     pub lost_unreported: u64,

@@ -36,6 +36,7 @@ use crate::diagnostics::log_reader::LogReader;
 use crate::diagnostics::uploads::{UploadSettings, Uploads};
 use crate::messages::quarantine::Quarantine;
 use crate::messages::queues::Queues;
+use crate::messages::queues::known::KnownQueues;
 use crate::messages::queues::limits::Limits;
 use crate::messages::twins::Twins;
 use crate::messages::unrouted::Unrouted;
@@ -198,14 +199,19 @@ async fn open(config: &Arc<Config>, clients: Clients) -> Result<(State, Arc<Queu
     tokio::task::spawn_blocking(move || {
         let (data_dir, ledgers) = (&config.data_dir, config.data_dir.join(LEDGERS));
         let state = State::open_with(&data_dir.join("state"), Some(&ledgers.join("state.ledger")))?;
+        let known = Arc::new(KnownQueues::load(state.clone(), data_dir, &ledgers));
+        let quarantine_dir = data_dir.join("quarantine/upstream");
         let quarantine = Quarantine::open(
-            &data_dir.join("quarantine/upstream"),
+            &quarantine_dir,
             config.buffer.keep_free_bytes,
             config.buffer.quarantine_bytes,
             Some(ledgers.join("quarantine/upstream.ledger")),
         )?;
+        known.opened(&quarantine_dir);
         let buffer = data_dir.join("buffer");
-        let limits = Limits::new(&config.buffer).with_ledgers(buffer.clone(), ledgers.join("buffer"));
+        let limits = Limits::new(&config.buffer)
+            .with_ledgers(buffer.clone(), ledgers.join("buffer"))
+            .with_known(known);
         let limits =
             if matches!(config.upstream.as_ref().map(|upstream| &upstream.kind), Some(Kind::Central(_))) {
                 limits.settled_by_upstream(pace::MOST as u64)

@@ -76,6 +76,7 @@ pub(super) fn status_text(status: &GatewayStatus, output: Output) -> String {
     lines.extend(quarantine_line(&status.quarantine));
     lines.extend(status.queues.iter().flat_map(queue_lines));
     lines.extend(lost_line(status));
+    lines.extend(status.removed_files.iter().map(|removed| format!("files       REMOVED: {removed}")));
     lines.extend(unrouted_line(&status.unrouted));
     if status.acknowledged_and_partly_refused != 0 {
         lines.push(format!(
@@ -218,8 +219,9 @@ fn server_line(counts: &BTreeMap<String, u64>) -> Option<String> {
 
 /// A line of `status` in colour, if it reports something broken: its first word occurs in no other line.
 fn alarming(output: Output, line: &str) -> String {
-    let is_bad =
-        ["AWAY since", "REFUSED", "FAILED", "FULL", "USED UP"].iter().any(|word| line.contains(word));
+    let is_bad = ["AWAY since", "REFUSED", "FAILED", "FULL", "USED UP", "REMOVED"]
+        .iter()
+        .any(|word| line.contains(word));
     output.toned(if is_bad { Tone::Bad } else { Tone::Plain }, line)
 }
 

@@ -16,9 +16,8 @@ use schemas::manifest::DesiredStatus;
 use schemas::timestamp::rfc3339;
 
 use super::context::Control;
-use super::status::losses;
-use crate::clock::{self, now_ms, steady_ms, upstream_offset};
-use crate::state::RemovedState;
+use super::status::{losses, removed_files};
+use crate::clock::{now_ms, steady_ms, upstream_offset};
 
 /// Senders of messages without a route that are named.
 const UNROUTED_SENDERS_MAX: usize = 5;
@@ -70,11 +69,6 @@ fn failing(stats: &Stats) -> Option<String> {
     Some(format!("could not {} for {} s: {why}", failing.doing, failing.for_ms / 1000))
 }
 
-/// What was found removed of what keeps no numbers of its own.
-fn removed_files(state: Option<RemovedState>) -> Vec<String> {
-    state.map(RemovedState::consequence).into_iter().chain(clock::removed()).map(str::to_owned).collect()
-}
-
 impl Control {
     /// The daemon's facts as they are now.
     pub fn facts(&self) -> DaemonFacts {
@@ -82,7 +76,7 @@ impl Control {
         let age_now_ms = steady_ms();
         let quarantine = self.quarantine.stats();
         let all = || stats.iter().map(|queue| &queue.stats).chain([&quarantine]);
-        let lost = losses(all().map(|stats| &stats.lost)).by_cause();
+        let lost = losses(all().map(|stats| &stats.lost), self.queues.known()).by_cause();
         let journals = [
             ("mqtt", "sessions and retained messages", self.server.journal_stats()),
             ("state/journal", "the daemon's state", self.state.journal_stats()),
@@ -139,7 +133,7 @@ impl Control {
                 .chain(journals.iter().map(|(.., stats)| stats))
                 .map(|stats| stats.set_aside)
                 .sum(),
-            removed_files: removed_files(self.state.removed()),
+            removed_files: removed_files(self),
             journals: journals
                 .iter()
                 .map(|(name, of, stats)| {

@@ -19,13 +19,15 @@ use schemas::names::{Identity, ModuleId};
 use schemas::timestamp::rfc3339;
 
 use super::context::Control;
-use crate::clock::{now_ms, shown_ms, upstream_offset};
+use crate::clock::{self, now_ms, shown_ms, upstream_offset};
 use crate::config::Upstream;
 use crate::deployment::deployments::Acceptance;
 use crate::deployment::status::ReconcilerStatus;
 use crate::messages::quarantine::entry::sender_of_tag;
 use crate::messages::queues::QueueStats;
+use crate::messages::queues::known::{self, KnownQueues};
 use crate::messages::unrouted::Unrouted;
+use crate::state::RemovedState;
 use crate::upstream::meter::Meter;
 use crate::upstream::status::LinkStatus;
 
@@ -51,7 +53,8 @@ pub(super) async fn status(State(control): State<Arc<Control>>) -> Json<GatewayS
             running: commands.running as u64,
             answers_unreported: commands.unreported as u64,
         },
-        lost_by_cause: losses(all().map(|stats| &stats.lost)),
+        lost_by_cause: losses(all().map(|stats| &stats.lost), control.queues.known()),
+        removed_files: removed_files(&control),
         lost_unreported: unreported_losses.map(|loss| loss.count).sum(),
         quarantine: quarantine(&set_aside, &quarantine_losses, control.quarantine.replayed()),
         queues: stats.iter().map(queue).collect(),
@@ -130,7 +133,7 @@ fn queue(queue: &QueueStats) -> QueueState {
         expired: stats.expired,
         evicted: stats.evicted,
         refused: stats.refused,
-        lost: losses([&stats.lost].into_iter()),
+        lost: known::with(LossCounts::default(), &stats.lost),
         loss_records: queue.loss_records.iter().map(unreported).collect(),
         written_per_payload_byte: (stats.payload_bytes > 0)
             .then(|| stats.written_bytes as f64 / stats.payload_bytes as f64),
@@ -185,16 +188,18 @@ fn modules(control: &Control, reconciler: &ReconcilerStatus) -> BTreeMap<String,
 }
 
 /// What logs have lost since they were made.
-pub(super) fn losses<'a>(lost: impl Iterator<Item = &'a Lost> + Clone) -> LossCounts {
-    let sum = |of: fn(&Lost) -> u64| lost.clone().map(of).sum::<u64>();
-    LossCounts {
-        expired: sum(|lost| lost.expired),
-        evicted: sum(|lost| lost.evicted),
-        refused: sum(|lost| lost.refused),
-        damaged: sum(|lost| lost.damaged),
-        dropped: sum(|lost| lost.dropped),
-        central_restored: sum(|lost| lost.restored),
-    }
+pub(super) fn losses<'a>(
+    lost: impl Iterator<Item = &'a Lost>,
+    of_removed: Option<&KnownQueues>,
+) -> LossCounts {
+    lost.fold(of_removed.map(KnownQueues::lost_of_removed).unwrap_or_default(), known::with)
+}
+
+/// What was found removed of what keeps no numbers of its own.
+pub(super) fn removed_files(control: &Control) -> Vec<String> {
+    let state = control.state.removed().map(RemovedState::consequence);
+    let queues = control.queues.known().and_then(KnownQueues::consequence);
+    state.into_iter().chain(clock::removed()).map(str::to_owned).chain(queues).collect()
 }
 
 /// What the link has cost since the day's beginning.

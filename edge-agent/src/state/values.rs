@@ -22,10 +22,12 @@ pub enum Namespace {
     Budget,
     /// Reports that central has acknowledged and nothing else keeps.
     Sent,
+    /// Which queues are on disk.
+    Queues,
 }
 
 impl Namespace {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Twins,
         Self::Devices,
         Self::Deployment,
@@ -35,6 +37,7 @@ impl Namespace {
         Self::Users,
         Self::Budget,
         Self::Sent,
+        Self::Queues,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -48,6 +51,7 @@ impl Namespace {
             Self::Users => "users",
             Self::Budget => "budget",
             Self::Sent => "sent",
+            Self::Queues => "queues",
         }
     }
 }

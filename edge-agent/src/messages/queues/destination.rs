@@ -98,6 +98,9 @@ impl Destination {
         let mut options = self.limits.options(&self.name_of(class), class);
         options.mirror = self.limits.ledger_of(&dir);
         let log = Log::open(&dir, options)?;
+        if let Some(known) = self.limits.known() {
+            known.opened(&dir);
+        }
         let origin = self.origin();
         if let Some(origin) = *origin {
             log.reconcile(origin, |_| None, false, stamp_ms());
@@ -210,6 +213,12 @@ impl Destination {
             queue.log.close().await;
             if queue.is_over() && !queue.log.has_confirmed() {
                 let dir = self.dir_of(queue.class);
+                if let Some(known) = self.limits.known()
+                    && let Err(error) = known.removed(&dir, queue.log.stats().lost).await
+                {
+                    tracing::warn!(dir = %dir.display(), error = %chain(&error), "the removal of a queue was not saved; its files stay");
+                    continue;
+                }
                 remove(&dir, self.limits.ledger_of(&dir));
             }
         }

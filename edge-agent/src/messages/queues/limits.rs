@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use edge_buffer::{Full, LogOptions, Pool};
 use edge_core::route::QueueClass;
 use schemas::manifest::{PRIORITY_DEFAULT, WhenFull};
 
+use super::known::KnownQueues;
 use crate::config::{BufferSection, QueueSection};
 
 /// The name of upstream's queues, before what tells them apart.
@@ -21,6 +23,7 @@ pub struct Limits {
     /// How many messages may be on their way upstream when a connection ends; 0: upstream never says which of them it has.
     upstream_unsettled_max: u64,
     copies: Option<Copies>,
+    known: Option<Arc<KnownQueues>>,
 }
 
 /// Where the copies of the queues' ledgers stand: a tree like that of the queues, beside it.
@@ -48,7 +51,7 @@ impl Limits {
             tag: Some(crate::messages::record::sender),
             ..LogOptions::default()
         };
-        Self { options, by_name: buffer.queues.clone(), upstream_unsettled_max: 0, copies: None }
+        Self { options, by_name: buffer.queues.clone(), upstream_unsettled_max: 0, copies: None, known: None }
     }
 
     /// For an upstream that says on each new connection which messages it has: up to `max` may have been on their way when the
@@ -62,6 +65,17 @@ impl Limits {
     #[must_use]
     pub fn with_ledgers(self, queues: PathBuf, ledgers: PathBuf) -> Self {
         Self { copies: Some(Copies { queues, ledgers }), ..self }
+    }
+
+    /// With what the state knows of the queues.
+    #[must_use]
+    pub fn with_known(self, known: Arc<KnownQueues>) -> Self {
+        Self { known: Some(known), ..self }
+    }
+
+    /// What the state knows of the queues, where it is kept.
+    pub fn known(&self) -> Option<&KnownQueues> {
+        self.known.as_deref()
     }
 
     /// The copy of the ledger of the queue in `dir`; `None` where none is kept.

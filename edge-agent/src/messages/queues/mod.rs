@@ -6,6 +6,7 @@ mod ages;
 mod delivery;
 pub mod destination;
 mod expiry;
+pub mod known;
 pub mod limits;
 pub mod name;
 
@@ -30,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use delivery::Delivery;
 use destination::Destination;
 use expiry::Expiry;
+use known::KnownQueues;
 use limits::{Limits, UPSTREAM};
 
 use crate::access::identity_state::{IdentityState, RemovalError, Removed};
@@ -358,6 +360,11 @@ impl Queues {
         self.expiry.lock().expect("nothing panics with it").last_ms().map(|at| steady_ms().saturating_sub(at))
     }
 
+    /// What the state knows of the queues, where it is kept.
+    pub fn known(&self) -> Option<&KnownQueues> {
+        self.limits.known()
+    }
+
     /// Ends the deliveries and commits everything that was handed in.
     pub async fn close(&self) {
         let inputs = std::mem::take(&mut *self.inputs());
@@ -370,6 +377,9 @@ impl Queues {
             input.place.close().await;
         }
         self.upstream.close().await;
+        if let Some(known) = self.known() {
+            known.close();
+        }
     }
 }
 

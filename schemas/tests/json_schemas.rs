@@ -120,6 +120,12 @@ fn schema_and_reader_agree_on_the_shape_of_a_manifest() {
             vec![json!(0), json!(4_294_967_295_u32), json!("1")],
             vec![json!(-1), json!(4_294_967_296_u64), json!(1.5), json!("one")],
         ),
+        (
+            &format!("{AGENT}/modules/m"),
+            "startAfter",
+            vec![json!({})],
+            vec![json!("started"), json!([]), json!({"m": "running"}), json!({"m": 1}), json!({"m": {}})],
+        ),
         (&format!("{AGENT}/modules/m"), "version", vec![json!("x"), json!(1), json!(true)], vec![json!([])]),
         (&format!("{AGENT}/modules/m"), "settings", vec![], vec![json!({}), json!(null), json!("a")]),
         (

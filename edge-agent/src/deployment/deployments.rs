@@ -339,7 +339,7 @@ impl Deployments {
         let (desired, _, refused) = deploy::take(&manifest);
         let number =
             |module: &ModuleId| self.removals.modules().numbers().number(&self.identity(module.clone()));
-        let desired = desired.of_generations(number);
+        let desired = desired.of_generations(number).after(self.history.start_places());
         let withheld = match (start, self.policy.check(&desired)) {
             (Start::New, Err(refused)) => return Err(refused.into()),
             (Start::Again, Err(refused)) => Some(chain(&refused).to_string()),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use edge_core::deploy::rollout::{Baseline, Phase};
 use schemas::control::PastDeployment;
 use schemas::manifest::FailurePolicy;
+use schemas::manifest::start_order::{self, StartPlace};
 use schemas::names::ModuleId;
 use schemas::status::RolloutReport;
 use schemas::timestamp::rfc3339;
@@ -139,6 +140,18 @@ impl History {
             Phase::RolledBack { to, .. } => records.get(to).cloned(),
             _ => Some(current.clone()),
         }
+    }
+
+    /// The places in the start order of all modules of the deployments that are kept; a later deployment's count.
+    pub fn start_places(&self) -> BTreeMap<ModuleId, StartPlace> {
+        let mut places = BTreeMap::new();
+        for record in self.records().values() {
+            let Ok(manifest) = record.sections.manifest() else { continue };
+            let modules = &manifest.edge_agent.modules;
+            let of_record = start_order::places(modules.iter());
+            places.extend(of_record.into_iter().map(|(module, place)| (module.clone(), place)));
+        }
+        places
     }
 
     /// As it is reported upstream.

@@ -14,6 +14,7 @@
 //! that fails leaves the other modules alone and is tried again after a wait.
 
 mod listener;
+mod outcome;
 mod pulls;
 mod steps;
 
@@ -37,6 +38,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use self::listener::{FIRST_WAIT, Followed, LONGEST_WAIT, Listener};
+use self::outcome::outcome;
 use self::pulls::{Fetch, Pulls};
 use self::steps::{Busy, Ended, Failure, Steps};
 use crate::access::module_keys::ModuleKeys;
@@ -282,7 +284,8 @@ impl Reconciler {
 
         let has_failed = !failed.is_empty();
         let failed = failed.into_keys().collect();
-        let interim_due_ms = planned.interim_due_ms.filter(|_| is_fetching);
+        // Nothing else keeps a container running whose replacement waits.
+        let interim_due_ms = planned.interim_due_ms.filter(|_| is_fetching || planned.holds_some());
         let due_ms = planned.earliest().into_iter().chain(interim_due_ms).min();
         let executor = Arc::new(Executor {
             docker,
@@ -301,29 +304,10 @@ impl Reconciler {
     }
 
     fn report(&self, memory: &Memory, observed: Observed, planned: &Plan, is_fetching: bool) {
-        let is_well = |reason: &Reason| matches!(reason, Reason::Ended { code: 0 });
-        let is_still = planned.is_empty() && memory.steps.running().is_empty();
-        let is_settled = is_still && planned.waiting.iter().all(|waiting| is_well(&waiting.reason));
-        let troubles: Vec<String> = planned
-            .waiting
-            .iter()
-            .filter(|waiting| !is_well(&waiting.reason))
-            .map(|waiting| match memory.problems.get(&waiting.module) {
-                Some(problem) => format!("module `{}`: {problem}; waits {}", waiting.module, waiting.reason),
-                None => format!("module `{}`: {}", waiting.module, waiting.reason),
-            })
-            .collect();
         let Followed { since_ms: engine_since_ms, problem: unfollowed } =
             memory.followed.lock().expect("nothing panics while it holds it").clone();
-        let troubles: Vec<String> = unfollowed.into_iter().chain(troubles).collect();
-        let outcome = match (is_settled && troubles.is_empty(), troubles.is_empty(), is_fetching) {
-            (true, _, _) => Outcome { code: code::SUCCESS, description: String::new() },
-            (false, false, _) => Outcome { code: code::FAILED, description: troubles.join("\n") },
-            (false, true, true) => {
-                Outcome { code: code::UNKNOWN, description: "images are being pulled".into() }
-            }
-            (false, true, false) => Outcome { code: code::UNKNOWN, description: "under way".into() },
-        };
+        let is_still = planned.is_empty() && memory.steps.running().is_empty();
+        let (is_settled, outcome) = outcome(planned, &memory.problems, unfollowed, is_still, is_fetching);
         let version = memory.deployment.version;
         let was_settled = self.status.borrow().is_settled && self.status.borrow().version == Some(version);
         if is_settled && !was_settled {
@@ -343,7 +327,7 @@ impl Reconciler {
             plan: planned.to_string(),
             problems: memory.problems.clone(),
             refused: memory.refused.clone(),
-            is_busy: is_fetching || !memory.steps.running().is_empty() || !planned.is_empty(),
+            is_busy: is_fetching || !memory.steps.running().is_empty() || schedule::goes_on(planned),
             engine_since_ms,
             observed_at_ms: memory.observed_at_ms,
             pulling: memory.pulls.in_progress(),
@@ -419,7 +403,7 @@ impl Memory {
     }
 
     /// Notes how the steps of a module ended and begins those that waited for it. Whether the containers must be looked at: after
-    /// a failure, and when nothing waited for it.
+    /// a failure, when nothing waited for it, and when another module waits for what the module is like now.
     fn ended(&mut self, ended: Ended, stop: &CancellationToken) -> bool {
         for action in &ended.done {
             self.done(action);
@@ -431,7 +415,9 @@ impl Memory {
         }
         // One that was asked for while the steps were being done can begin.
         let is_requested = self.requests.iter().any(|request| request.module == ended.module);
+        let mut is_awaited = false;
         if let Some(due) = &mut self.due {
+            is_awaited = due.planned.is_awaited(&ended.module);
             // A look in the middle of what stops or replaces a container has planned for what is not there any more.
             if ended.failure.is_none() && ended.kind == BatchKind::Prepare {
                 due.planned.done(&ended.done);
@@ -444,7 +430,7 @@ impl Memory {
                 self.failed(&ended.module, problem);
                 true
             }
-            None => !self.begin(stop) || is_requested,
+            None => !self.begin(stop) || is_requested || is_awaited,
         }
     }
 

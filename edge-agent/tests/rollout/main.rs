@@ -13,6 +13,7 @@ mod gateway;
 mod idle_image;
 mod kills;
 mod proxy;
+mod start_order;
 mod supervision;
 mod support_bundle;
 

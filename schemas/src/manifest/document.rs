@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{FailurePolicy, ImagePullPolicy, RestartPolicy, WhenFull};
+use super::{FailurePolicy, ImagePullPolicy, RestartPolicy, StartCondition, WhenFull};
 
 /// An Azure IoT Edge deployment manifest, as Lineside reads it.
 #[derive(Serialize, JsonSchema)]
@@ -151,6 +151,8 @@ pub struct ModuleForm {
     /// Lower ones start first; last if left out.
     #[schemars(range(max = 4_294_967_295_u32), extend("type" = ["integer", "string", "null"], "pattern" = r"^\s*[0-9]+\s*$"))]
     pub startup_order: Option<u32>,
+    /// Other modules of the manifest by name, and what each must be before this one is started. Lineside's own; IoT Edge ignores it.
+    pub start_after: Option<BTreeMap<String, StartCondition>>,
     /// The operator's own word.
     #[schemars(extend("type" = ["string", "number", "boolean", "null"]))]
     pub version: Option<String>,

@@ -16,6 +16,7 @@ mod image;
 mod parse;
 mod read;
 mod sections;
+pub mod start_order;
 mod types;
 pub mod warnings;
 
@@ -23,5 +24,5 @@ pub use error::{ManifestError, ROOT};
 pub use parse::DOCUMENT_BYTES_MAX;
 pub use types::{
     DesiredStatus, EdgeAgent, EdgeHub, FailurePolicy, ImagePullPolicy, Manifest, Module, PRIORITY_DEFAULT,
-    RegistryCredential, RestartPolicy, Route, WhenFull,
+    RegistryCredential, RestartPolicy, Route, StartCondition, WhenFull,
 };

@@ -9,9 +9,9 @@ use super::error::{ManifestError, ROOT};
 use super::field::{Field, Object, kind};
 use super::types::{
     DesiredStatus, EdgeAgent, EdgeHub, FailurePolicy, ImagePullPolicy, Module, PRIORITY_DEFAULT,
-    RegistryCredential, RestartPolicy, Route, WhenFull,
+    RegistryCredential, RestartPolicy, Route, StartCondition, WhenFull,
 };
-use super::{authorization, image};
+use super::{authorization, image, start_order};
 use crate::names::ModuleId;
 
 /// The last of the keys `createOptions`, `createOptions01` … that hold the parts of a long text.
@@ -70,6 +70,7 @@ pub(super) fn edge_agent(members: &Map<String, Value>) -> Result<EdgeAgent, Mani
             let id = module_name(name, &field)?;
             edge_agent.modules.insert(id, module(&field.object()?, image::normalize)?);
         }
+        start_order::check(&edge_agent.modules, &modules.path)?;
     }
     Ok(edge_agent)
 }
@@ -141,8 +142,18 @@ fn module(object: &Object<'_>, normalize: impl Fn(&str) -> Option<String>) -> Re
             Some(field) => u32::try_from(field.integer(0, u32::MAX.into())?).expect("the range was checked"),
             None => u32::MAX,
         },
+        start_after: start_after(object)?,
         version: object.text_or_empty("version")?,
     })
+}
+
+/// Whether the named modules are there is checked when all modules were read.
+fn start_after(object: &Object<'_>) -> Result<BTreeMap<ModuleId, StartCondition>, ManifestError> {
+    let Some(others) = object.object("startAfter")? else { return Ok(BTreeMap::new()) };
+    let condition = |(name, field): (&str, Field<'_>)| {
+        Ok((module_name(name, &field)?, field.one_of(StartCondition::ALL, StartCondition::as_str)?))
+    };
+    others.fields().map(condition).collect()
 }
 
 fn status(field: &Field<'_>) -> Result<DesiredStatus, ManifestError> {

@@ -80,6 +80,9 @@ pub struct Module {
     pub image_pull_policy: ImagePullPolicy,
     /// Lower ones are started first.
     pub startup_order: u32,
+    /// The modules after which it is started, and what each of them must be by then. All are modules of the manifest, and no module
+    /// starts after itself by any way; see [`super::start_order`]. Lineside's own: IoT Edge ignores the key.
+    pub start_after: BTreeMap<ModuleId, StartCondition>,
     /// The operator's own word for this state of the module.
     pub version: String,
 }
@@ -95,6 +98,7 @@ impl fmt::Debug for Module {
             .field("restart_policy", &self.restart_policy)
             .field("image_pull_policy", &self.image_pull_policy)
             .field("startup_order", &self.startup_order)
+            .field("start_after", &self.start_after)
             .field("version", &self.version)
             .finish()
     }
@@ -160,6 +164,17 @@ text_enum! {
         DropOldest = "drop-oldest",
         /// The new message: it is not taken.
         Refuse = "refuse",
+    }
+}
+text_enum! {
+    /// What a module must be before another one is started.
+    StartCondition {
+        /// Its container runs, or ran if it is never restarted.
+        Started = "started",
+        /// Its container runs and its health check says that it is well.
+        Healthy = "healthy",
+        /// Its container ended with code 0. Only for a module with the restart policy `never`.
+        Exited = "exited",
     }
 }
 text_enum! {

@@ -48,6 +48,7 @@ const MODULE: &[(&str, Known)] = &[
     ("restartPolicy", Known::Plain),
     ("imagePullPolicy", Known::Plain),
     ("startupOrder", Known::Plain),
+    ("startAfter", Known::Map(&Known::Plain)),
     ("version", Known::Plain),
     ("env", Known::Map(&Known::Object(&[("value", Known::Plain)]))),
     ("settings", Known::Settings),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use schemas::manifest::start_order::{self, StartPlace};
 use schemas::manifest::{Manifest, Module, RegistryCredential};
 use schemas::names::ModuleId;
 use serde_json::{Map, Value};
@@ -13,6 +14,9 @@ use sha2::{Digest, Sha256};
 pub struct Desired {
     pub modules: BTreeMap<ModuleId, DesiredModule>,
     pub credentials: Vec<RegistryCredential>,
+    /// The places in the start order of modules that earlier deployments had and this one has not: they are removed in the reverse
+    /// order. One that is not known is removed at any time.
+    pub leaving: BTreeMap<ModuleId, StartPlace>,
 }
 
 /// A module that shall exist.
@@ -35,7 +39,32 @@ impl Desired {
                 (name.clone(), DesiredModule { fingerprint: fingerprint(spec), spec: spec.clone() })
             })
             .collect();
-        Self { modules, credentials: manifest.edge_agent.registry_credentials.values().cloned().collect() }
+        let credentials = manifest.edge_agent.registry_credentials.values().cloned().collect();
+        Self { modules, credentials, leaving: BTreeMap::new() }
+    }
+
+    /// The same, after a deployment that had modules at these places.
+    #[must_use]
+    pub fn after(mut self, former: BTreeMap<ModuleId, StartPlace>) -> Self {
+        self.leaving = former;
+        self.leaving.retain(|module, _| !self.modules.contains_key(module));
+        self
+    }
+
+    /// The place of each module in the start order.
+    pub fn start_places(&self) -> BTreeMap<&ModuleId, StartPlace> {
+        start_order::places(self.modules.iter().map(|(id, target)| (id, &target.spec)))
+    }
+
+    /// Whether the first one of two modules that leave must be gone before the second one is stopped, because it started after it.
+    pub fn leaves_before(&self, first: &ModuleId, second: &ModuleId) -> bool {
+        match (self.leaving.get(first), self.leaving.get(second)) {
+            (Some(place), Some(other)) => {
+                place.startup_order > other.startup_order
+                    || (place.startup_order == other.startup_order && place.after.contains(second))
+            }
+            _ => false,
+        }
     }
 
     /// The same, of modules whose names were given before: no container of an earlier one is a later one's. 0: of a first one.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemas::manifest::start_order::line;
 use schemas::manifest::{Manifest, Module};
 use serde_json::Value;
 
@@ -42,6 +43,8 @@ fn of_module(before: &Module, after: &Module) -> Vec<String> {
         changed("restartPolicy", before.restart_policy.as_str(), after.restart_policy.as_str()),
         changed("imagePullPolicy", before.image_pull_policy.as_str(), after.image_pull_policy.as_str()),
         changed("startupOrder", &order(before), &order(after)),
+        (before.start_after != after.start_after)
+            .then(|| format!("startAfter [{}] -> [{}]", line(&before.start_after), line(&after.start_after))),
         changed("version", &before.version, &after.version),
     ];
     let env = of_keys("env", &before.env, &after.env);

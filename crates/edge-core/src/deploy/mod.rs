@@ -14,6 +14,7 @@ pub mod report;
 pub mod restart;
 pub mod rollout;
 pub mod schedule;
+pub mod start_condition;
 pub mod transport;
 
 pub use check::{check, take};

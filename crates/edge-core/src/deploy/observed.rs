@@ -45,6 +45,8 @@ pub struct ObservedModule {
     pub state: ContainerState,
     /// Whether its health check says so.
     pub is_unhealthy: bool,
+    /// Whether its health check says that it is well.
+    pub is_healthy: bool,
     /// Whether it runs and its health check has not said yet how it is.
     pub is_starting: bool,
     /// Whether a process of its last run was killed because memory ran out: its own limit, or the host's.

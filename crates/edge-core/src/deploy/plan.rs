@@ -5,12 +5,15 @@
 //! - Every image is fetched, and every new container is created and checked, before anything is stopped.
 //! - A container that is to be replaced comes back when the new one does not start.
 //! - A replacement that was cut off is finished or undone before anything else is done with its module.
-//! - Modules that are no longer wanted go first; the others follow by `startupOrder`, then by name.
+//! - Modules that are no longer wanted go first, in the reverse of the order in which they started. The others follow after those that
+//!   they name in `startAfter`, then by `startupOrder`, then by name.
+//! - What would start a module before those are as it says is in the plan, and waits; see [`Reason::Condition`].
 //! - What could be done but is not yet, or not any more, is in the plan with its reason.
 //!
 //! A plan is data: it changes nothing, and printed it is what `edge-agent plan` shows. [`plan`] asks neither engine, disk nor clock:
 //! whoever has a manifest ([`Desired::of`]) and the reported state of a gateway can make the same plan elsewhere, for a preview.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use schemas::manifest::{DesiredStatus, ImagePullPolicy};
@@ -20,6 +23,7 @@ use serde_json::Value;
 use super::desired::{Desired, DesiredModule};
 use super::observed::{ContainerState, Observed, ObservedModule};
 use super::restart::{Attempt, RestartStep, Restarts};
+use super::start_condition::Held;
 
 /// What to do, in order, and what waits.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -101,6 +105,9 @@ pub enum Reason {
         /// The code it ended with.
         code: i64,
     },
+    /// A module that it starts after is not as its manifest says. Its actions that start a container are in the plan and wait; a
+    /// container that they replace is kept running.
+    Condition(Held),
     /// Somebody paused its container.
     Paused,
     /// Docker's own restart policy is at work.
@@ -126,8 +133,8 @@ pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms:
         planner.wait(module, Reason::Unreadable { why: unreadable.why.clone() });
     }
     let is_readable = |module: &ModuleId| !observed.unreadable.contains_key(module);
-    for (module, seen) in observed.modules.iter().filter(|(module, _)| is_readable(module)) {
-        if !desired.modules.contains_key(module) && !planner.waits(module) {
+    for (module, seen) in leaving(desired, observed) {
+        if is_readable(module) && !planner.waits(module) {
             if let Some(replacement) = observed.replacements.get(module) {
                 planner.remove(module, replacement);
             }
@@ -140,16 +147,19 @@ pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms:
             planner.remove(module, replacement);
         }
     }
-    let mut by_order: BTreeMap<(u32, &ModuleId), &DesiredModule> = BTreeMap::new();
-    for (module, target) in desired.modules.iter().filter(|(module, _)| is_readable(module)) {
-        // By name within one order, so that a plan of the same facts is the same plan.
-        by_order.insert((target.spec.startup_order, module), target);
-    }
-    for ((_, module), target) in by_order {
+    let places = desired.start_places();
+    let mut in_order: Vec<_> = desired.modules.iter().filter(|(module, _)| is_readable(module)).collect();
+    in_order.sort_by_key(|(module, _)| places.get(*module).map(|place| place.position));
+    for (module, target) in in_order {
         let seen = observed.modules.get(module);
         match observed.replacements.get(module) {
             Some(replacement) => planner.settle_replacement(module, target, seen, replacement),
             None => planner.module(module, target, seen),
+        }
+        if planner.starts(module)
+            && let Some(held) = restarts.held(module, desired, observed, now_ms)
+        {
+            planner.wait(module, Reason::Condition(held));
         }
     }
     let Planner { mut pulls, preparations, changes, plan, .. } = planner;
@@ -157,6 +167,16 @@ pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms:
     pulls.extend(preparations);
     pulls.extend(changes);
     Plan { actions: pulls, ..plan }
+}
+
+/// The containers of modules that are not desired, the one that started last first.
+fn leaving<'a>(desired: &Desired, observed: &'a Observed) -> Vec<(&'a ModuleId, &'a ObservedModule)> {
+    let is_leaving = |(module, _): &(&ModuleId, _)| !desired.modules.contains_key(*module);
+    let mut leaving: Vec<_> = observed.modules.iter().filter(is_leaving).collect();
+    leaving.sort_by_key(|(module, _)| {
+        Reverse(desired.leaving.get(*module).map(|place| (place.startup_order, place.position)))
+    });
+    leaving
 }
 
 struct Planner<'a> {
@@ -196,6 +216,11 @@ impl Planner<'_> {
             None if self.waits(module) => {}
             seen => self.create(module, target, seen),
         }
+    }
+
+    /// Whether the steps of the module that was planned last start a container, other than by a restart.
+    fn starts(&self, module: &ModuleId) -> bool {
+        self.changes.iter().rev().take_while(|action| action.module() == module).any(Action::starts)
     }
 
     /// Whether it is noted already that the module's last steps failed.
@@ -406,6 +431,25 @@ impl Plan {
         self.interim.retain(|action| !done.contains(action));
     }
 
+    /// What a module waits for before its container is started.
+    pub fn held(&self, module: &ModuleId) -> Option<&Held> {
+        self.waiting.iter().find_map(|waiting| match &waiting.reason {
+            Reason::Condition(held) if waiting.module == *module => Some(held),
+            _ => None,
+        })
+    }
+
+    /// Whether a module waits until another one is as its manifest says.
+    pub fn holds_some(&self) -> bool {
+        self.waiting.iter().any(|waiting| matches!(waiting.reason, Reason::Condition(_)))
+    }
+
+    /// Whether another module waits until this one is as its manifest says.
+    pub fn is_awaited(&self, module: &ModuleId) -> bool {
+        let mut reasons = self.waiting.iter().map(|waiting| &waiting.reason);
+        reasons.any(|reason| matches!(reason, Reason::Condition(held) if held.unmet.other == *module))
+    }
+
     /// When it is worth looking again though Docker says nothing, in milliseconds since the Unix epoch.
     pub fn earliest(&self) -> Option<u64> {
         self.waiting.iter().filter_map(|waiting| waiting.reason.until_ms()).min()
@@ -419,6 +463,7 @@ impl Reason {
             Self::Backoff { until_ms, .. } | Self::Failed { until_ms, .. } => Some(*until_ms),
             Self::GivenUp
             | Self::Ended { .. }
+            | Self::Condition(_)
             | Self::Paused
             | Self::Restarting
             | Self::Unreadable { .. } => None,
@@ -427,6 +472,11 @@ impl Reason {
 }
 
 impl Action {
+    /// Whether it starts a container that is new, or has not run since the host booted.
+    pub fn starts(&self) -> bool {
+        matches!(self, Self::Start { .. } | Self::Replace { .. })
+    }
+
     /// The module it is about.
     pub fn module(&self) -> &ModuleId {
         match self {

@@ -79,6 +79,7 @@ impl fmt::Display for Reason {
                 )
             }
             Self::Ended { code } => write!(f, "ended with code {code}; its restart policy leaves it so"),
+            Self::Condition(held) => held.fmt(f),
             Self::Paused => f.write_str("its container is paused; unpause it"),
             Self::Restarting => f.write_str("Docker's own restart policy is at work"),
             Self::Unreadable { why } => write!(f, "{}", unreadable(why)),

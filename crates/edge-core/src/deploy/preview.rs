@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use schemas::manifest::Module;
+use schemas::manifest::start_order::line;
 use schemas::names::ModuleId;
 use serde_json::{Map, Value};
 
@@ -154,6 +155,7 @@ pub fn changed_fields(was: &Module, target: &Module) -> Vec<ChangedField> {
         ("restartPolicy", was.restart_policy.to_string(), target.restart_policy.to_string()),
         ("imagePullPolicy", was.image_pull_policy.to_string(), target.image_pull_policy.to_string()),
         ("startupOrder", was.startup_order.to_string(), target.startup_order.to_string()),
+        ("startAfter", line(&was.start_after), line(&target.start_after)),
         ("version", was.version.clone(), target.version.clone()),
     ] {
         if from != to {

@@ -87,6 +87,7 @@ impl DeploymentProgress<'_> {
             return state(RuntimeStatus::Unknown, super::plan_texts::unreadable(&unreadable.why));
         }
         let (target, seen) = (self.desired.modules.get(id), self.observed.modules.get(id));
+        let held = self.restarts.held(id, self.desired, self.observed, self.now_ms);
         let mut state = match (target, seen) {
             (Some(target), Some(seen)) => how(id, target, seen, self.restarts, self.now_ms),
             (None, _) => state(RuntimeStatus::Unknown, "not in the manifest; it will be removed".to_owned()),
@@ -98,6 +99,11 @@ impl DeploymentProgress<'_> {
             }
             (Some(_), None) => state(RuntimeStatus::Unknown, "no container yet".to_owned()),
         };
+        if let Some(held) = held {
+            let now =
+                if state.status == RuntimeStatus::Running { "runs as it was before" } else { &state.reason };
+            state.reason = format!("{now}; {held}");
+        }
         if let Some(edit) = seen.and_then(|seen| seen.edit.as_ref()) {
             state.reason = format!("{}; {}", state.reason, edit.describe());
         }

@@ -17,7 +17,7 @@
 //! did. An end before the host's last boot says nothing about the module: unless its policy is `never`, it is started
 //! without being counted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use schemas::manifest::{DesiredStatus, RestartPolicy};
@@ -25,6 +25,7 @@ use schemas::names::ModuleId;
 
 use super::desired::{Desired, DesiredModule};
 use super::observed::{ContainerState, Observed, ObservedModule};
+use super::start_condition::{Held, first_unmet};
 
 /// After this many restarts a module is given up.
 pub const RESTARTS_MAX: u32 = 20;
@@ -50,6 +51,8 @@ struct Record {
     restarted_at_ms: Option<u64>,
     failures: u32,
     failed_at_ms: u64,
+    /// Since when another module keeps it from being started.
+    held_since_ms: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -131,6 +134,7 @@ impl Restarts {
     pub fn handle(&mut self, now_ms: u64, event: Event<'_>) {
         match event {
             Event::Observed(desired, observed) => {
+                self.note_held(desired, observed, now_ms);
                 self.modules.retain(|module, record| {
                     let seen = observed.modules.get(module);
                     if seen.is_some_and(|seen| ran_ms(seen, now_ms) >= WELL_AFTER_MS) {
@@ -159,6 +163,51 @@ impl Restarts {
         }
     }
 
+    fn note_held(&mut self, desired: &Desired, observed: &Observed, now_ms: u64) {
+        let is_held = |module: &&ModuleId| self.held(module, desired, observed, now_ms).is_some();
+        let held: BTreeSet<&ModuleId> = desired.modules.keys().filter(is_held).collect();
+        for (module, record) in &mut self.modules {
+            if !held.contains(module) {
+                record.held_since_ms = None;
+            }
+        }
+        for module in held {
+            self.modules.entry(module.clone()).or_default().held_since_ms.get_or_insert(now_ms);
+        }
+    }
+
+    /// What keeps a module from being started for the first time since its container was created or the host booted.
+    pub fn held(
+        &self,
+        module: &ModuleId,
+        desired: &Desired,
+        observed: &Observed,
+        now_ms: u64,
+    ) -> Option<Held> {
+        let target = desired.modules.get(module)?;
+        let is_to_start = target.spec.status == DesiredStatus::Running
+            && observed.modules.get(module).is_none_or(|seen| {
+                seen.fingerprint != target.fingerprint
+                    || seen.state == ContainerState::Dead
+                    || self.is_first_start(target.spec.restart_policy, seen)
+            });
+        let unmet = first_unmet(target, desired, observed).filter(|_| is_to_start)?;
+        let since_ms = self.modules.get(module).and_then(|record| record.held_since_ms);
+        Some(Held { unmet, since_ms: since_ms.unwrap_or(now_ms) })
+    }
+
+    /// Whether a container has not run since it was created, or since the host booted, and shall.
+    fn is_first_start(&self, policy: RestartPolicy, seen: &ObservedModule) -> bool {
+        match seen.state {
+            ContainerState::Created => true,
+            ContainerState::Exited { .. } => {
+                let is_from_before_boot = seen.finished_at_ms.is_some_and(|at| at < self.booted_at_ms);
+                is_from_before_boot && policy != RestartPolicy::Never
+            }
+            _ => false,
+        }
+    }
+
     /// Gives a module all its chances again: an operator restarted it by hand.
     pub fn forget(&mut self, module: &ModuleId) {
         self.modules.remove(module);
@@ -172,8 +221,10 @@ impl Restarts {
         seen: &ObservedModule,
         now_ms: u64,
     ) -> RestartStep {
+        if self.is_first_start(policy, seen) {
+            return RestartStep::Start;
+        }
         let (is_due, is_clean, since_ms) = match seen.state {
-            ContainerState::Created => return RestartStep::Start,
             ContainerState::Running => {
                 let is_due =
                     seen.is_unhealthy && matches!(policy, RestartPolicy::OnUnhealthy | RestartPolicy::Always);
@@ -185,14 +236,10 @@ impl Restarts {
             // Docker's own restart policy is at work on the one, an operator on the other.
             ContainerState::Restarting | ContainerState::Paused => return RestartStep::Leave,
             ContainerState::Exited { code } => {
-                let is_from_before_boot = seen.finished_at_ms.is_some_and(|at| at < self.booted_at_ms);
-                if is_from_before_boot && policy != RestartPolicy::Never {
-                    return RestartStep::Start;
-                }
                 (policy != RestartPolicy::Never, code == 0, seen.finished_at_ms)
             }
-            // The plan removes it and creates it anew.
-            ContainerState::Dead => return RestartStep::Leave,
+            // The plan starts the one, and removes the other and creates it anew.
+            ContainerState::Created | ContainerState::Dead => return RestartStep::Leave,
         };
         if !is_due {
             return RestartStep::Ended;

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::desired::{Desired, DesiredModule};
 use super::observed::{ContainerState, Observed, ObservedModule};
 use super::restart::Restarts;
+use super::start_condition::Held;
 
 /// How long after the window something may still be missing: a health check that has not said how it is, a client that has not
 /// connected, the link.
@@ -174,12 +175,15 @@ pub fn evaluate(trial: &Trial<'_>, facts: &RolloutFacts<'_>, now_ms: u64) -> Rol
             if is_done(watched(), facts) {
                 return begun(trial);
             }
-            let stuck_at_ms = since_ms.max(facts.busy_at_ms).saturating_add(STUCK_MS);
+            let is_held = watched().any(|module| held(module, facts, now_ms).is_some());
+            // A health check that another module waits for gets as long as one that nobody waits for.
+            let limit_ms = if is_held { trial.window_ms.saturating_add(GRACE_MS) } else { STUCK_MS };
+            let stuck_at_ms = since_ms.max(facts.busy_at_ms).saturating_add(limit_ms);
             if now_ms >= stuck_at_ms {
                 return RolloutVerdict::Failed(format!(
                     "nothing went on for {} s: {}",
-                    STUCK_MS / 1000,
-                    missing(watched(), facts)
+                    limit_ms / 1000,
+                    missing(watched(), facts, now_ms)
                 ));
             }
             RolloutVerdict::Wait(Some(stuck_at_ms))
@@ -202,7 +206,7 @@ pub fn evaluate(trial: &Trial<'_>, facts: &RolloutFacts<'_>, now_ms: u64) -> Rol
             if now_ms < until_ms {
                 return RolloutVerdict::Wait(Some(until_ms));
             }
-            match not_well_yet(watched(), trial.baseline, facts) {
+            match not_well_yet(watched(), trial.baseline, facts, now_ms) {
                 None => RolloutVerdict::Verified,
                 Some(reason) if now_ms >= until_ms.saturating_add(GRACE_MS) => RolloutVerdict::Failed(reason),
                 Some(_) => RolloutVerdict::Wait(Some(until_ms.saturating_add(GRACE_MS))),
@@ -250,15 +254,23 @@ fn is_done<'a>(watched: impl Iterator<Item = &'a ModuleId>, facts: &RolloutFacts
         && watched.into_iter().all(is_well)
 }
 
+fn held(module: &ModuleId, facts: &RolloutFacts<'_>, now_ms: u64) -> Option<Held> {
+    facts.restarts.held(module, facts.desired, facts.observed, now_ms)
+}
+
 /// What keeps a deployment from being done, for its author.
-fn missing<'a>(watched: impl Iterator<Item = &'a ModuleId>, facts: &RolloutFacts<'_>) -> String {
+fn missing<'a>(watched: impl Iterator<Item = &'a ModuleId>, facts: &RolloutFacts<'_>, now_ms: u64) -> String {
     let left = facts.observed.modules.keys().filter(|module| !facts.desired.modules.contains_key(*module));
     let left = left.map(|module| format!("module `{module}` was not removed"));
     let not_well = watched.filter_map(|module| {
         let target = facts.desired.modules.get(module)?;
         let how = match facts.observed.modules.get(module) {
             Some(seen) if is_as_desired(target, seen) => return None,
-            _ => facts.problems.get(module).map_or("is not as the manifest wants it", String::as_str),
+            _ => match (facts.problems.get(module), held(module, facts, now_ms)) {
+                (Some(problem), _) => problem.clone(),
+                (None, Some(held)) => held.to_string(),
+                (None, None) => "is not as the manifest wants it".to_owned(),
+            },
         };
         Some(format!("module `{module}`: {how}"))
     });
@@ -307,9 +319,10 @@ fn not_well_yet<'a>(
     watched: impl Iterator<Item = &'a ModuleId> + Clone,
     baseline: &Baseline,
     facts: &RolloutFacts<'_>,
+    now_ms: u64,
 ) -> Option<String> {
     if !is_done(watched.clone(), facts) {
-        return Some(missing(watched, facts));
+        return Some(missing(watched, facts, now_ms));
     }
     let shall_run = |module: &&ModuleId| {
         let target = facts.desired.modules.get(*module);

@@ -8,7 +8,10 @@
 //! - A container that exists and has not run since it was created, or since the host booted, starts after those of modules with a
 //!   smaller `startupOrder`.
 //! - What stops, replaces or removes a container, and the start of a new one, begins when modules that are no longer wanted are gone,
-//!   and when modules with a smaller `startupOrder` are done.
+//!   and when modules with a smaller `startupOrder` are done. Modules that are no longer wanted are stopped and removed after those
+//!   that started after them.
+//! - What starts a container for the first time since it was created or the host booted, or puts a new one in its place, waits until
+//!   the modules of `startAfter` are as it says, and holds up no other module meanwhile, whatever its `startupOrder` is.
 //! - When a deployment is to be carried out whole or not at all and one of its modules was refused, only restarts begin. As long as
 //!   it is not known whether one is refused, nothing is stopped, replaced or removed.
 //! - The steps of one module follow each other.
@@ -66,6 +69,7 @@ pub fn due(plan: &Plan, desired: &Desired, running: &Running, holds: &Holds) -> 
     let is_fetching = holds.is_fetching;
     let is_free = |module: &ModuleId| !running.contains_key(module) && !holds.failed.contains(module);
     let is_held = |batch: &Batch| match batch.kind {
+        _ if waits_for_others(plan, batch) => true,
         BatchKind::Restart => false,
         BatchKind::Start => holds.is_refused,
         BatchKind::Prepare => holds.is_refused || is_fetching,
@@ -79,11 +83,19 @@ pub fn due(plan: &Plan, desired: &Desired, running: &Running, holds: &Holds) -> 
         .into_iter()
         .filter(|batch| is_free(&batch.module) && !is_held(batch))
         .collect();
-    if is_fetching {
-        batches.extend(self::batches(&plan.interim).into_iter().filter(|batch| is_free(&batch.module)));
-    }
+    let has_none = |module: &ModuleId| batches.iter().all(|batch| batch.module != *module);
+    let is_kept = |module: &ModuleId| is_fetching || (plan.held(module).is_some() && has_none(module));
+    let mut kept = self::batches(&plan.interim);
+    kept.retain(|batch| is_free(&batch.module) && is_kept(&batch.module));
+    batches.extend(kept);
     // Modules that are no longer wanted have no rank. `None` sorts before every order, so they go first.
     let rank = |module: &ModuleId| desired.modules.get(module).map(|target| target.spec.startup_order);
+    let leaving: Vec<ModuleId> = running
+        .keys()
+        .chain(batches.iter().map(|batch| &batch.module))
+        .filter(|module| rank(module).is_none())
+        .cloned()
+        .collect();
     let in_progress = running.iter().map(|(module, kind)| (rank(module), *kind));
     // Steps that are only due count like those that run: later ones must not overtake them.
     let target = batches.iter().map(|batch| (rank(&batch.module), batch.kind));
@@ -101,7 +113,10 @@ pub fn due(plan: &Plan, desired: &Desired, running: &Running, holds: &Holds) -> 
             BatchKind::Start => !is_preparing && !waits_for(&[BatchKind::Start]),
             BatchKind::Prepare => changes_left > 0,
             BatchKind::Change => {
-                changes_left > 0 && !is_preparing && !waits_for(&[BatchKind::Start, BatchKind::Change])
+                changes_left > 0
+                    && !is_preparing
+                    && !waits_for(&[BatchKind::Start, BatchKind::Change])
+                    && !leaving.iter().any(|other| desired.leaves_before(other, &batch.module))
             }
         };
         if is_due && is_change(batch.kind) {
@@ -110,6 +125,16 @@ pub fn due(plan: &Plan, desired: &Desired, running: &Running, holds: &Holds) -> 
         is_due
     });
     batches
+}
+
+/// Whether steps start a container before the modules that it starts after are as its manifest says.
+fn waits_for_others(plan: &Plan, batch: &Batch) -> bool {
+    batch.actions.iter().any(Action::starts) && plan.held(&batch.module).is_some()
+}
+
+/// Whether there are steps that do not wait for another module.
+pub fn goes_on(plan: &Plan) -> bool {
+    batches(&plan.actions).iter().any(|batch| !waits_for_others(plan, batch))
 }
 
 /// Whether a step stops, replaces or removes a container.

@@ -184,6 +184,7 @@ fn read(container: ContainerInspectResponse) -> Option<ObservedModule> {
         fingerprint: labels.remove(LABEL_FINGERPRINT).unwrap_or_default(),
         state: container_state,
         is_unhealthy: health == Some(HealthStatusEnum::UNHEALTHY),
+        is_healthy: health == Some(HealthStatusEnum::HEALTHY),
         is_starting: health == Some(HealthStatusEnum::STARTING),
         is_out_of_memory: state.oom_killed.unwrap_or(false),
         started_at_ms: time(state.started_at),

@@ -9,6 +9,8 @@ use crate::deploy::limits::Edit;
 use crate::deploy::observed::Unreadable;
 use crate::deploy::restart::{Event, WAIT_MAX_MS};
 
+mod start_order;
+
 const NOW: u64 = 1_795_450_312_000;
 
 fn id(name: &str) -> ModuleId {

@@ -228,3 +228,32 @@ fn a_report_is_never_larger_than_central_takes_and_says_what_it_left_out() {
         }
     }
 }
+
+#[test]
+fn a_module_that_waits_for_another_one_says_for_which_and_since_when() {
+    let document = json!({"modulesContent": {"$edgeAgent": {"properties.desired": {"schemaVersion": "1.1", "modules": {
+        "m": {"startAfter": {"store": "started"}, "settings": {"image": "acme/m:1"}},
+        "store": {"settings": {"image": "acme/store:1"}}
+    }}}}});
+    let desired = Desired::of(&Manifest::parse(document.to_string().as_bytes()).unwrap());
+    let m: ModuleId = "m".parse().unwrap();
+    let held = "starts when module `store` has started; waits since 2026-11-23T16:11:50.000Z";
+    let created = |fingerprint: &str, state| {
+        let mut observed = seen(state, false);
+        observed.modules.get_mut(&m).unwrap().fingerprint = fingerprint.to_owned();
+        observed
+    };
+    let own = desired.modules[&m].fingerprint.clone();
+    for (observed, before) in [
+        (Observed::default(), "no container yet"),
+        (created(&own, ContainerState::Created), "never started"),
+        (created("former", ContainerState::Running), "runs as it was before"),
+    ] {
+        let mut restarts = Restarts::default();
+        // Since the first of the looks that found it so.
+        restarts.handle(NOW - 2000, Event::Observed(&desired, &observed));
+        restarts.handle(NOW - 1000, Event::Observed(&desired, &observed));
+        let report = report(&desired, &observed, &restarts);
+        assert_eq!(report["modules"]["m"]["statusDescription"], format!("{before}; {held}"));
+    }
+}

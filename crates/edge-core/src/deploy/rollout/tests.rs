@@ -4,6 +4,7 @@ use schemas::manifest::Manifest;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::deploy::restart::Event;
 
 const NOW: u64 = 1_795_450_312_000;
 const SINCE: u64 = NOW - 20_000;
@@ -240,6 +241,31 @@ fn a_deployment_that_gets_nowhere_fails_and_one_whose_images_are_fetched_does_no
     assert_eq!(gateway.evaluate_at(stuck), RolloutVerdict::Failed(failed.into()));
     gateway.busy_at_ms = stuck;
     assert!(matches!(gateway.evaluate_at(stuck), RolloutVerdict::Wait(_)));
+}
+
+#[test]
+fn a_module_that_waits_for_another_one_has_the_window_and_some_time_more() {
+    let mut gateway = Gateway::new(applying());
+    gateway.desired = desired(json!({
+        "new": {"restartPolicy": "always", "startAfter": {"old": "healthy"}, "settings": {"image": "acme/new:2"}},
+        "old": {"restartPolicy": "always", "settings": {"image": "acme/old:1"}}
+    }));
+    gateway.seen("new").state = ContainerState::Created;
+    gateway.seen("old").is_starting = true;
+    gateway.restarts.handle(NOW, Event::Observed(&gateway.desired, &gateway.observed));
+    gateway.busy_at_ms = NOW;
+    let end = NOW + WINDOW + GRACE_MS;
+    assert_eq!(gateway.evaluate_at(end - 1), RolloutVerdict::Wait(Some(end)));
+    let failed = "nothing went on for 90 s: module `new`: starts when module `old` is healthy; \
+        waits since 2026-11-23T16:11:52.000Z";
+    assert_eq!(gateway.evaluate_at(end), RolloutVerdict::Failed(failed.into()));
+    // While it is watched, it is not verified, for the same reason.
+    gateway.phase = probation();
+    let RolloutVerdict::Failed(reason) = gateway.evaluate_at(end) else { panic!("it was verified") };
+    assert!(failed.ends_with(&reason), "{reason}");
+    (gateway.seen("old").is_starting, gateway.seen("old").is_healthy) = (false, true);
+    gateway.phase = applying();
+    assert_eq!(gateway.evaluate_at(end), RolloutVerdict::Wait(Some(NOW + STUCK_MS)), "it can start now");
 }
 
 #[test]

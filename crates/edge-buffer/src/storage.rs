@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, OFlags};
 
 use crate::error::chain;
 use crate::format::{DAMAGED, LOCK_FILE};
@@ -34,6 +34,7 @@ pub(crate) trait File: Send + Sync {
 /// One directory. Creating, renaming and removing are on disk after `sync_dir`.
 pub(crate) trait Storage: Send + Sync {
     fn path(&self) -> &Path;
+    /// What is in the directory that is open: nothing when it was removed, all of it when it was moved or its path leads elsewhere.
     fn names(&self) -> io::Result<Vec<String>>;
     /// An empty file, in place of one that had the name. What is no file is set aside.
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
@@ -50,7 +51,7 @@ pub(crate) trait Storage: Send + Sync {
     }
     fn remove(&self, name: &str) -> io::Result<()>;
     fn sync_dir(&self) -> io::Result<()>;
-    /// Device and number of the file that has this name; `None` when there is none.
+    /// Device and number of the file that has this name in the directory that is open; `None` when there is none.
     fn identity(&self, name: &str) -> io::Result<Option<(u64, u64)>>;
     /// Makes the directory again when it is not there any more, or another one has its path; whether it did.
     fn remake(&self) -> io::Result<bool>;
@@ -106,8 +107,11 @@ impl Storage for Directory {
     }
 
     fn names(&self) -> io::Result<Vec<String>> {
-        let names = fs::read_dir(&self.path)?.map(|entry| Ok(entry?.file_name().into_string().ok()));
-        names.filter_map(Result::transpose).collect()
+        // Of the directory that is open, whatever its path leads to now.
+        let entries = rustix::fs::Dir::read_from(&self.handles().directory)?;
+        let names = entries.map(|entry| Ok(entry?.file_name().to_str().ok().map(str::to_owned)));
+        let is_entry = |name: &io::Result<String>| !matches!(name.as_deref(), Ok("." | ".."));
+        names.filter_map(Result::transpose).filter(is_entry).collect()
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
@@ -143,7 +147,11 @@ impl Storage for Directory {
     }
 
     fn identity(&self, name: &str) -> io::Result<Option<(u64, u64)>> {
-        entry_identity(&self.path.join(name))
+        match rustix::fs::statat(&self.handles().directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Some((found.st_dev, found.st_ino))),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn remake(&self) -> io::Result<bool> {

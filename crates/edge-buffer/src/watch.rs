@@ -11,7 +11,8 @@ use crate::losses::Cause;
 
 impl Committer {
     /// Checks whether the directory and its files are those that are open. What was in files that are gone is counted as damaged;
-    /// directory and ledger are made again, and the next append begins a segment.
+    /// directory and ledger are made again, and the next append begins a segment. What is only hidden, because something else than a
+    /// directory has the path, is not gone: it may come back, and a start that does not find it counts it.
     pub(crate) fn check_files(&mut self) {
         let checked = self.check();
         let was_failing = std::mem::replace(&mut self.is_watch_failing, checked.is_err());
@@ -53,10 +54,7 @@ impl Committer {
 
     fn count_removed_segments(&mut self) -> io::Result<()> {
         let storage = &self.shared.storage;
-        let names: HashSet<String> = match storage.names() {
-            Err(error) if error.kind() == ErrorKind::NotADirectory => HashSet::new(),
-            names => names?.into_iter().collect(),
-        };
+        let names: HashSet<String> = storage.names()?.into_iter().collect();
         let mut state = self.shared.state();
         let active = state.active().first;
         drop(state);

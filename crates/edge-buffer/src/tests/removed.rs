@@ -1,6 +1,7 @@
 //! Files of a log that somebody removes, while it is open and while it is not: each acknowledged record is read or counted as lost.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use super::mirrored::{Site, fill_at_once};
@@ -180,7 +181,47 @@ async fn a_copy_that_is_gone_is_made_again_and_one_that_cannot_be_made_keeps_not
 }
 
 #[tokio::test]
-async fn a_file_in_the_place_of_a_directory_refuses_records_and_counts_those_that_it_hides() {
+async fn a_directory_that_is_hidden_for_a_while_keeps_its_records() {
+    for hidden in ["buffer/upstream", "buffer"] {
+        for by in ["nothing", "a file", "a link to itself", "a link to a file"] {
+            let case = format!("{hidden} by {by}");
+            let site = Site(tempfile::tempdir().unwrap());
+            let log = site.open();
+            fill_at_once(&log, 24, 100).await;
+            let (path, aside) = (site.0.path().join(hidden), site.0.path().join("aside"));
+            fs::rename(&path, &aside).unwrap();
+            match by {
+                "a file" => fs::write(&path, "no directory").unwrap(),
+                "a link to itself" => symlink(&path, &path).unwrap(),
+                "a link to a file" => {
+                    fs::write(site.0.path().join("file"), "no directory").unwrap();
+                    symlink(site.0.path().join("file"), &path).unwrap();
+                }
+                _ => {}
+            }
+            log.check_files();
+            // Where nothing is in its place the directory is made again: then it was replaced, and not hidden.
+            if by != "nothing" {
+                assert_eq!(log.stats().damaged, 0, "{case}");
+                let _refused_or_not = log.append(payload(25, 100), 25).await;
+                fs::remove_file(&path).unwrap();
+                fs::rename(&aside, &path).unwrap();
+                log.check_files();
+            }
+            let acknowledged = log.stats().next_sequence - 1;
+            log.close().await;
+            let log = site.open();
+            let read = close_and_read(&log).await.len() as u64;
+            assert_eq!(read + log.stats().lost.damaged, acknowledged, "{case}");
+            if by != "nothing" {
+                assert_eq!(read, acknowledged, "{case}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_in_the_place_of_a_directory_refuses_records_and_counts_those_that_were_in_it() {
     for replaced in ["buffer/upstream", "buffer"] {
         let site = Site(tempfile::tempdir().unwrap());
         let log = site.open();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use edge_buffer::{Log, LogOptions};
+use edge_buffer::{Full, Log, LogOptions};
 use edge_hub::settings::MqttServerSettings;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -77,7 +77,8 @@ async fn send(address: SocketAddr, client_id: &str, acknowledged: &mut u16) -> s
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn first_arrivals_of_each_client_are_in_order_while_the_disk_fails_and_heals() {
     let directory = FailingDirectory::new();
-    let options = LogOptions { segment_bytes: 1024, keep_free_bytes: 0, ..LogOptions::default() };
+    let full = Full::Refuse;
+    let options = LogOptions { segment_bytes: 1024, keep_free_bytes: 0, full, ..LogOptions::default() };
     let log = Log::open(&directory.path(), options.clone()).unwrap();
     let site = Site::open(MqttServerSettings::default()).await;
     *site.program.log.lock().unwrap() = Some(log.clone());
@@ -95,10 +96,13 @@ async fn first_arrivals_of_each_client_are_in_order_while_the_disk_fails_and_hea
         });
     }
     let connections = timeout(PATIENCE, async {
-        let mut connections = Vec::new();
+        let (mut connections, mut fails) = (Vec::new(), 0);
         while connections.len() < CLIENTS {
             directory.lead_to("no-disk");
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            // Once for so long that the log checks its files meanwhile.
+            let fails_for = if fails == 10 { 1500 } else { 2 };
+            tokio::time::sleep(Duration::from_millis(fails_for)).await;
+            fails += 1;
             directory.lead_to("disk");
             if let Ok(Some(ended)) = timeout(Duration::from_millis(10), clients.join_next()).await {
                 connections.push(ended.unwrap());
@@ -114,6 +118,8 @@ async fn first_arrivals_of_each_client_are_in_order_while_the_disk_fails_and_hea
     drop(log);
 
     let log = Log::open(&directory.path(), options).unwrap();
+    let lost = log.stats().lost;
+    assert_eq!((lost.damaged, lost.evicted), (0, 0), "{lost:?}");
     let mut arrived: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for record in log.records() {
         let text = String::from_utf8(record.unwrap().payload.to_vec()).unwrap();

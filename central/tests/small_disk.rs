@@ -14,30 +14,53 @@ use test_needs::Need;
 use tokio::time::Instant;
 
 const KEEP: Keep = Keep { messages: 1_000_000, commands: 100 };
-const STEP: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_secs(180);
+/// How long a gateway that was refused waits.
+const WAIT: Duration = Duration::from_millis(10);
 /// Messages that are on their way at once.
 const BURST: u64 = 100;
 
-/// A disk in memory; unmounted when this is dropped.
-struct Disk(tempfile::TempDir);
+#[derive(Debug, Clone, Copy)]
+enum FileSystem {
+    Tmpfs,
+    /// It keeps what it had reserved when the disk was full.
+    Ext4,
+}
+
+/// A small disk; unmounted when this is dropped.
+struct Disk {
+    mounted: tempfile::TempDir,
+    /// What a disk that is no memory is a file of.
+    _image: tempfile::TempDir,
+}
 
 impl Disk {
-    fn new(mib: u64) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let size = format!("size={mib}m");
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).status();
-        assert!(done.unwrap().success());
-        Self(dir)
+    fn new(of: FileSystem, mib: u64) -> Self {
+        let (mounted, image) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let run = |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
+        match of {
+            FileSystem::Tmpfs => {
+                let size = format!("size={mib}m");
+                run(Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(mounted.path()));
+            }
+            FileSystem::Ext4 => {
+                let file = image.path().join("disk");
+                std::fs::File::create(&file).unwrap().set_len(mib << 20).unwrap();
+                run(Command::new("mkfs.ext4").args(["-q", "-O", "^has_journal", "-m", "0"]).arg(&file));
+                run(Command::new("mount").args(["-o", "loop"]).arg(&file).arg(mounted.path()));
+            }
+        }
+        Self { mounted, _image: image }
     }
 
     fn path(&self) -> &Path {
-        self.0.path()
+        self.mounted.path()
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        let _best_effort = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+        let _best_effort = Command::new("umount").arg("--lazy").arg(self.mounted.path()).status();
     }
 }
 
@@ -53,10 +76,14 @@ async fn register(store: &Store, device: &'static str) -> Result<(), StoreError>
     put.await.map(drop)
 }
 
-fn message(sequence: u64, body: usize) -> NewMessage {
+fn sender(sequence: u64, senders: u64) -> String {
+    format!("press-{}", sequence % senders)
+}
+
+fn message(sequence: u64, Load { body, senders }: Load) -> NewMessage {
     let number = format!("{{\"temperature\":{sequence},\"padding\":\"");
     NewMessage {
-        from: "press".parse().unwrap(),
+        from: sender(sequence, senders).parse().unwrap(),
         enqueued_ms: sequence,
         received_ms: 0,
         bag: schemas::bag::PropertyBag::new(),
@@ -66,10 +93,18 @@ fn message(sequence: u64, body: usize) -> NewMessage {
     }
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    /// Bytes of each message.
+    body: usize,
+    /// Devices that send in turn: the rows of one are in many pages.
+    senders: u64,
+}
+
 /// A gateway with more to send than the disk holds.
 struct Gateway {
     ingest: Ingest,
-    body: usize,
+    load: Load,
     connection: u64,
     acknowledged: u64,
     refused: u64,
@@ -81,14 +116,13 @@ impl Gateway {
         let connection = GatewayConnection { gateway: "gw".parse().unwrap(), connection: self.connection };
         let first = self.acknowledged + 1;
         let burst: Vec<_> = (first..first + BURST)
-            .map(|sequence| self.ingest.put(message(sequence, self.body), Some(connection.clone())))
+            .map(|sequence| self.ingest.put(message(sequence, self.load), Some(connection.clone())))
             .collect();
         for stored in burst {
             if stored.await.is_err() {
                 self.refused += 1;
                 self.connection += 1;
-                // What is refused at once must not keep the store's own tasks from their work.
-                tokio::task::yield_now().await;
+                tokio::time::sleep(WAIT).await;
                 return;
             }
             self.acknowledged += 1;
@@ -114,19 +148,21 @@ async fn goes_on(store: &Store, gateway: &mut Gateway, what: &str) {
     }
 }
 
-/// Fills a disk of so many MiB twice over with messages of so many bytes.
-async fn fill(mib: u64, keep_free: Option<u64>, body: usize) {
-    let what = format!("{mib} MiB, {keep_free:?} to stay free, messages of {body} bytes");
-    let disk = Disk::new(mib);
+/// Brings half as much again as a disk of so many MiB holds.
+async fn fill(of: FileSystem, mib: u64, keep_free: Option<u64>, load: Load) {
+    let what = format!("{mib} MiB of {of:?}, {keep_free:?} to stay free, {load:?}");
+    let disk = Disk::new(of, mib);
     let quotas = Quotas { device_bytes: u64::MAX, free_bytes: keep_free, ..Quotas::default() };
     let store = store::open_with(disk.path(), KEEP, quotas).unwrap();
     register(&store, "gw").await.unwrap();
     let ingest = Ingest::new(store.clone());
-    let mut gateway = Gateway { ingest, body, connection: 1, acknowledged: 0, refused: 0 };
+    let mut gateway = Gateway { ingest, load, connection: 1, acknowledged: 0, refused: 0 };
     // A message takes some bytes more than its body.
-    let bursts = 2 * (mib << 20) / (BURST * (body as u64 + 200));
-    for _ in 0..bursts {
+    let messages = 3 * (mib << 20) / 2 / (load.body as u64 + 200);
+    let deadline = Instant::now() + STEP;
+    while gateway.acknowledged < messages {
         gateway.send().await;
+        assert!(Instant::now() < deadline, "{what}: telemetry is refused for good: {:?}", store.failure());
     }
     goes_on(&store, &mut gateway, &what).await;
     let (acknowledged, refused) = (gateway.acknowledged, gateway.refused);
@@ -135,12 +171,13 @@ async fn fill(mib: u64, keep_free: Option<u64>, body: usize) {
     // All that is kept is beyond the quota now, and does not fit into the log.
     let few = Keep { messages: BURST, ..KEEP };
     let store = store::open_with(disk.path(), few, quotas).unwrap();
+    let newest = sender(acknowledged, load.senders);
     let read = store
-        .read(move |c| Ok::<_, StoreError>(telemetry_reading::newest(c, &"press".parse().unwrap(), 0, 1)?));
+        .read(move |c| Ok::<_, StoreError>(telemetry_reading::newest(c, &newest.parse().unwrap(), 0, 1)?));
     let last = read.await.unwrap().first().map(|message| message.enqueued_ms);
     assert_eq!(last, Some(acknowledged), "{what}: the last message that was acknowledged");
     let ingest = Ingest::new(store.clone());
-    let mut gateway = Gateway { ingest, body, connection: 1, acknowledged, refused };
+    let mut gateway = Gateway { ingest, load, connection: 1, acknowledged, refused };
     goes_on(&store, &mut gateway, &format!("{what}, of which {BURST} are to be kept")).await;
     println!("{what}: {} acknowledged, {} bursts refused", gateway.acknowledged, gateway.refused);
     store.close().await;
@@ -151,9 +188,16 @@ async fn a_central_that_fills_its_own_disk_goes_on() {
     if !test_needs::has(&[Need::Root]) {
         return;
     }
-    for (mib, body) in [(24, 1_000), (24, 4_000), (24, 60_000), (64, 4_000)] {
+    let one = |body| Load { body, senders: 1 };
+    let cases = [
+        (FileSystem::Tmpfs, 24, Load { body: 800, senders: 50 }),
+        (FileSystem::Tmpfs, 24, one(60_000)),
+        (FileSystem::Tmpfs, 64, one(4_000)),
+        (FileSystem::Ext4, 24, one(4_000)),
+    ];
+    for (of, mib, load) in cases {
         for keep_free in [None, Some(0)] {
-            fill(mib, keep_free, body).await;
+            fill(of, mib, keep_free, load).await;
         }
     }
 }

@@ -27,7 +27,7 @@ const STEP_BYTES: u64 = 1 << 20;
 /// Reserved beside what the file will grow by: what the file system needs for its own lists of the file's blocks, which it counts as the
 /// file's too, so that they may hide as many bytes of holes.
 const LISTS_BYTES: u64 = 64 << 10;
-/// Holes that are reserved for: four times what a log has that is moved in time. A file system that compresses has fewer blocks than the
+/// Holes that are counted: four times what a log has that is moved in time. A file system that compresses has fewer blocks than the
 /// file has bytes, and no holes.
 const HOLES_BYTES_MAX: u64 = 64 << 20;
 
@@ -76,7 +76,7 @@ impl FileReserve {
             connection.prepare_cached("PRAGMA page_count")?.query_row([], |row| row.get::<_, u32>(0))?;
         let (length, holes) = length_and_holes(&self.store);
         let growth = (u64::from(pages) * self.page_bytes).saturating_sub(length);
-        let needed = growth + holes.min(HOLES_BYTES_MAX) + LISTS_BYTES;
+        let needed = growth + holes + LISTS_BYTES;
         if needed <= self.bytes {
             return Ok(());
         }
@@ -104,9 +104,6 @@ impl FileReserve {
 
     /// Gives the space back: the log is to be moved now.
     pub(super) fn give_back(&mut self) {
-        if self.bytes == 0 {
-            return;
-        }
         self.bytes = 0;
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != ErrorKind::NotFound => tracing::warn!(
@@ -121,16 +118,24 @@ impl FileReserve {
     fn grow(&mut self, bytes: u64) -> io::Result<()> {
         let file: File =
             OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path)?;
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes)?;
+        let grown = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes);
+        if let Err(error) = grown {
+            // ext4 keeps what it had found until the disk was full: the last bytes that are free, which the log needs.
+            file.set_len(self.bytes)?;
+            return Err(error.into());
+        }
         self.bytes = bytes;
         Ok(())
     }
 }
 
-/// Length of the store's file, and for how many bytes within it the disk has no space yet. A file that cannot be read has neither.
+/// Length of the store's file, and for how many bytes within it the disk has no space yet, [`HOLES_BYTES_MAX`] at most. A file that cannot be
+/// read has neither.
 pub(super) fn length_and_holes(store: &Path) -> (u64, u64) {
-    fs::metadata(store)
-        .map_or((0, 0), |found| (found.len(), found.len().saturating_sub(found.blocks() * 512)))
+    fs::metadata(store).map_or((0, 0), |found| {
+        let holes = found.len().saturating_sub(found.blocks() * 512);
+        (found.len(), holes.min(HOLES_BYTES_MAX))
+    })
 }
 
 /// On the disk of the store's file, which may be behind a symbolic link.

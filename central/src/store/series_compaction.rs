@@ -219,25 +219,30 @@ fn next_begin(connection: &Connection, series: i64, at_ms: u64) -> rusqlite::Res
     Ok(next.map(unsigned))
 }
 
-/// Deletes some compacted chunks that end before a time, of so many bytes at most, and one at least; returns how many.
-pub(super) fn trim_age(connection: &Connection, before_ms: u64, bytes_max: u64) -> rusqlite::Result<usize> {
+/// Deletes some compacted chunks that end before a time, and takes their bytes from `bytes_left`; returns how many.
+pub(super) fn trim_age(
+    connection: &Connection,
+    before_ms: u64,
+    bytes_left: &mut u64,
+) -> rusqlite::Result<usize> {
     delete_chunks(
         connection,
         "SELECT series_chunks.id, device, series_chunks.bytes, series_chunks.points FROM series_chunks
          JOIN series ON series.id = series_chunks.series
          WHERE level = 1 AND last_ms < ?1 ORDER BY last_ms LIMIT ?2",
         (integer(before_ms), TRIMMED_MAX),
-        bytes_max,
+        u64::MAX,
+        bytes_left,
     )
 }
 
 /// Deletes the oldest chunks of a device that has more than `per_device` bytes, and those of the devices with the most that all have
-/// beyond `total`; of each device `bytes_max` at most, and one chunk at least. Returns how many chunks.
+/// beyond `total`, and takes their bytes from `bytes_left`. Returns how many chunks.
 pub(super) fn trim_bytes(
     connection: &Connection,
     per_device: u64,
     total: u64,
-    bytes_max: u64,
+    bytes_left: &mut u64,
 ) -> rusqlite::Result<usize> {
     let mut trimmed = 0;
     let over: Vec<(String, u64)> = connection
@@ -245,7 +250,7 @@ pub(super) fn trim_bytes(
         .query_map([integer(per_device)], |row| Ok((row.get(0)?, unsigned(row.get(1)?))))?
         .collect::<rusqlite::Result<_>>()?;
     for (device, bytes) in over {
-        trimmed += delete_oldest(connection, &device, (bytes - per_device).min(bytes_max))?;
+        trimmed += delete_oldest(connection, &device, bytes - per_device, bytes_left)?;
     }
     let all = super::series::usage(connection)?.0;
     if all > total {
@@ -255,13 +260,18 @@ pub(super) fn trim_bytes(
             .optional()?;
         if let Some(device) = largest {
             // More at the next look, of whichever has the most then.
-            trimmed += delete_oldest(connection, &device, (all - total).min(bytes_max))?;
+            trimmed += delete_oldest(connection, &device, all - total, bytes_left)?;
         }
     }
     Ok(trimmed)
 }
 
-fn delete_oldest(connection: &Connection, device: &str, bytes: u64) -> rusqlite::Result<usize> {
+fn delete_oldest(
+    connection: &Connection,
+    device: &str,
+    bytes: u64,
+    bytes_left: &mut u64,
+) -> rusqlite::Result<usize> {
     // Loose ones last: they are few, and new.
     delete_chunks(
         connection,
@@ -270,15 +280,17 @@ fn delete_oldest(connection: &Connection, device: &str, bytes: u64) -> rusqlite:
          WHERE device = ?1 ORDER BY level DESC, last_ms LIMIT ?2",
         (device, TRIMMED_MAX),
         bytes,
+        bytes_left,
     )
 }
 
-/// Deletes the chunks that a query finds until `bytes` are free; returns how many.
+/// Deletes the chunks that a query finds until `bytes` are free or `bytes_left` is used up; returns how many.
 fn delete_chunks(
     connection: &Connection,
     query: &str,
     parameters: impl rusqlite::Params,
     bytes: u64,
+    bytes_left: &mut u64,
 ) -> rusqlite::Result<usize> {
     let mut statement = connection.prepare_cached(query)?;
     let found: Vec<(i64, String, i64, i64)> = statement
@@ -286,12 +298,14 @@ fn delete_chunks(
         .collect::<rusqlite::Result<_>>()?;
     let (mut free, mut deleted) = (0, 0);
     for (id, device, chunk_bytes, points) in found {
-        if free >= bytes {
+        if free >= bytes || *bytes_left == 0 {
             break;
         }
         connection.prepare_cached("DELETE FROM series_chunks WHERE id = ?1")?.execute([id])?;
         account(connection, &device, -chunk_bytes, -points)?;
-        free += unsigned(chunk_bytes).max(ROW_BYTES);
+        let chunk_bytes = unsigned(chunk_bytes).max(ROW_BYTES);
+        free += chunk_bytes;
+        *bytes_left = bytes_left.saturating_sub(chunk_bytes);
         deleted += 1;
     }
     Ok(deleted)

@@ -448,10 +448,10 @@ fn points_stay_when_their_messages_are_trimmed_and_go_by_age_and_by_bytes_of_the
             send(&c, "e", Some(at_ms), NOW_MS, br#"{"t": 1}"#);
         }
     }
-    telemetry_retention::trim(&c, 1, u64::MAX).unwrap();
+    telemetry_retention::trim(&c, 1, &mut { u64::MAX }).unwrap();
     assert_eq!(values(&c, "d", "t").len(), 400, "the messages are gone");
     all_series(&c).into_iter().for_each(|series| compact(&c, series).unwrap());
-    trim_age(&c, NOW_MS - 300 * HOUR_MS, u64::MAX).unwrap();
+    trim_age(&c, NOW_MS - 300 * HOUR_MS, &mut { u64::MAX }).unwrap();
     let left = values(&c, "d", "t");
     assert!((300..316).contains(&left.len()) && left.last() == Some(&399.0), "{}", left.len());
     check_usage(&c);
@@ -460,11 +460,11 @@ fn points_stay_when_their_messages_are_trimmed_and_go_by_age_and_by_bytes_of_the
         unsigned(c.query_row(sql, [device], |row| row.get(0)).unwrap())
     };
     let (of_d, of_e) = (bytes("d"), bytes("e"));
-    trim_bytes(&c, of_d - 1, u64::MAX, u64::MAX).unwrap();
+    trim_bytes(&c, of_d - 1, u64::MAX, &mut { u64::MAX }).unwrap();
     assert!(bytes("d") < of_d && bytes("e") == of_e);
     // All together: the largest gives way, and no other.
     while usage(&c).unwrap().0 > 2 * of_e {
-        trim_bytes(&c, u64::MAX, 2 * of_e, u64::MAX).unwrap();
+        trim_bytes(&c, u64::MAX, 2 * of_e, &mut { u64::MAX }).unwrap();
     }
     assert_eq!(bytes("e"), of_e);
     assert_eq!(values(&c, "d", "t").last(), Some(&399.0), "the newest stay");

@@ -22,10 +22,14 @@ const MEASURE_AFTER: Duration = Duration::from_millis(250);
 const LOG_AFTER: Duration = Duration::from_secs(3600);
 /// Left free on large disks when nothing else is configured.
 const FREE_BYTES_MAX: u64 = 512 << 20;
-/// Of what is free, so much history goes with one commit when the disk is full: the pages of deleted rows, and those of the indexes to
-/// them, must fit into the log.
+/// History that goes with one commit of works: as much as one can bring.
+pub(super) const TRIM_BYTES_OF_WORKS: u64 = 64 << 20;
+/// History that goes with one commit of its own, for which works wait.
+const TRIM_BYTES_MAX: u64 = 16 << 20;
+/// And when the disk is full, so much of what is free: the pages of deleted rows, and those of the indexes to them, must fit into the log.
+/// How many they are depends on where the rows are, so it is halved when they did not fit, down to one row.
 const TRIM_PART: u64 = 4;
-const TRIM_BYTES_MIN: u64 = 64 << 10;
+const TRIM_PART_MAX: u64 = 1 << 32;
 const DAY_MS: u64 = 24 * 3600 * 1000;
 /// Devices about which was logged.
 const LOGGED_MAX: usize = 10_000;
@@ -56,6 +60,7 @@ pub(super) struct Space {
     series_bytes: u64,
     series_days: Option<u32>,
     measured: Option<Instant>,
+    trim_part: u64,
     logged: HashMap<String, Instant>,
     was_low: bool,
 }
@@ -77,6 +82,7 @@ impl Space {
             series_bytes: quotas.series_bytes.unwrap_or(size / 4),
             series_days: quotas.series_days,
             measured: None,
+            trim_part: TRIM_PART,
             logged: HashMap::new(),
             was_low: false,
         }
@@ -127,15 +133,21 @@ impl Space {
     pub(super) fn trim_bytes_max(&self) -> u64 {
         let available =
             rustix::fs::statvfs(&self.dir).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        (available / TRIM_PART).max(TRIM_BYTES_MIN)
+        (available / self.trim_part).clamp(1, TRIM_BYTES_MAX)
     }
 
-    /// Deletes history that is beyond its quotas, about `bytes_max` of it at most; returns how many messages and chunks of series. Within the
-    /// writer's transaction.
-    pub(super) fn trim(&mut self, connection: &Connection, bytes_max: u64) -> rusqlite::Result<usize> {
+    /// Notes whether what was deleted in one commit fitted into the log.
+    pub(super) fn trimmed(&mut self, has_fitted: bool) {
+        let part = if has_fitted { self.trim_part / 2 } else { self.trim_part * 2 };
+        self.trim_part = part.clamp(TRIM_PART, TRIM_PART_MAX);
+    }
+
+    /// Deletes history that is beyond its quotas, and takes its bytes from `bytes_left`; returns how many messages and chunks of series. Within
+    /// the writer's transaction.
+    pub(super) fn trim(&mut self, connection: &Connection, bytes_left: &mut u64) -> rusqlite::Result<usize> {
         let mut trimmed = 0;
         for (device, messages) in
-            telemetry_retention::trim_bytes(connection, self.device_bytes, self.total_bytes, bytes_max)?
+            telemetry_retention::trim_bytes(connection, self.device_bytes, self.total_bytes, bytes_left)?
         {
             trimmed += messages;
             let now = Instant::now();
@@ -152,11 +164,11 @@ impl Space {
             }
         }
         trimmed +=
-            series_compaction::trim_bytes(connection, self.device_bytes, self.series_bytes, bytes_max)?;
+            series_compaction::trim_bytes(connection, self.device_bytes, self.series_bytes, bytes_left)?;
         // By a clock that lasted: a start whose clock is far ahead must not delete what is kept for years.
         if let Some((days, settled_ms)) = self.series_days.zip(settled_wall_ms()) {
             let before_ms = settled_ms.saturating_sub(u64::from(days) * DAY_MS);
-            trimmed += series_compaction::trim_age(connection, before_ms, bytes_max)?;
+            trimmed += series_compaction::trim_age(connection, before_ms, bytes_left)?;
         }
         Ok(trimmed)
     }

@@ -20,14 +20,15 @@ use super::limits::{Keep, LOCKED_TRY};
 use super::log::{LogBroken, LogMove, WriteAheadLog};
 use super::opened_files::OpenedFiles;
 use super::record::{self, CommitRecord};
-use super::space::{Disk, Space};
+use super::space::{Disk, Space, TRIM_BYTES_OF_WORKS};
 use super::{commands, telemetry_retention};
 use crate::clock::now_ms;
 
 /// Works in one commit: enough to share a sync, few enough that none waits long behind the others.
 const GROUP_MAX: usize = 1000;
-/// Commits that delete history on a full disk, one after the other, for which works wait.
+/// Commits that delete history on a full disk, one after the other, for which works wait, and for how long.
 const TRIMS_AT_ONCE: usize = 8;
+const TRIMS_WITHIN: Duration = Duration::from_secs(1);
 /// How long works wait for another program that holds the file; then they fail, and gateways send again.
 const LOCKED_MAX: Duration = Duration::from_secs(60);
 /// How long a commit may be in the log alone.
@@ -141,7 +142,7 @@ pub(super) struct Writer<'a> {
 /// What history one commit deletes.
 #[derive(Clone, Copy)]
 struct Trim {
-    /// Of messages and of series, about so many bytes at most.
+    /// Of messages and of series together, about so many bytes at most.
     bytes_max: u64,
     /// Also what is beyond the quotas of bytes and age, and not the number of messages only.
     is_whole: bool,
@@ -228,24 +229,33 @@ impl Writer<'_> {
     /// Deletes history beyond its quotas in commits of its own: with works that do not fit it would be undone with them. What is deleted is
     /// written to the log before, so each deletes no more than fits, and is moved before the next.
     fn trim_alone(&mut self) -> Result<(), LogBroken> {
+        let since = Instant::now();
         for _ in 0..TRIMS_AT_ONCE {
             let trim = Trim { bytes_max: self.space.trim_bytes_max(), is_whole: true };
             match self.commit_whole(Vec::new(), trim, &mut Vec::new()) {
                 Ok(Committed { count: (commits, messages), trimmed }) => {
                     self.record.committed(commits, messages);
                     self.log.committed()?;
+                    self.space.trimmed(true);
                     self.trims_alone = trimmed > 0;
                     if !self.trims_alone {
                         break;
                     }
-                    self.move_log(LogMove::Cut)?;
                 }
                 Err(error) => {
                     self.log.commit_failed(&error);
-                    self.trims_alone |= is_full(&error);
-                    tracing::warn!(error = %chain(&error), "deleting history on a full disk failed");
-                    break;
+                    tracing::warn!(error = %chain(&error), bytes = trim.bytes_max, "deleting history on a full disk failed");
+                    if !is_full(&error) {
+                        break;
+                    }
+                    self.space.trimmed(false);
+                    self.trims_alone = true;
                 }
+            }
+            // What was written to the log takes space also when it was not committed.
+            self.move_log(LogMove::Cut)?;
+            if since.elapsed() > TRIMS_WITHIN {
+                break;
             }
         }
         Ok(())
@@ -277,7 +287,7 @@ impl Writer<'_> {
     ) -> Result<(), LogBroken> {
         let works = group.len();
         let mut finishes = Vec::with_capacity(works);
-        let bytes_max = if self.trims_alone { 0 } else { u64::MAX };
+        let bytes_max = if self.trims_alone { 0 } else { TRIM_BYTES_OF_WORKS };
         let trim = Trim { bytes_max, is_whole: is_space_due };
         let committed = self.commit_whole(group, trim, &mut finishes);
         let mut goes_on = Ok(());
@@ -406,11 +416,11 @@ impl Writer<'_> {
             }
         }
         commands::trim(&transaction, self.keep.commands)?;
-        let mut trimmed = 0;
-        if trim.bytes_max > 0 {
-            trimmed += telemetry_retention::trim(&transaction, self.keep.messages, trim.bytes_max)?;
+        let (mut trimmed, mut bytes_left) = (0, trim.bytes_max);
+        if bytes_left > 0 {
+            trimmed += telemetry_retention::trim(&transaction, self.keep.messages, &mut bytes_left)?;
             if trim.is_whole {
-                trimmed += self.space.trim(&transaction, trim.bytes_max)?;
+                trimmed += self.space.trim(&transaction, &mut bytes_left)?;
             }
         }
         // In the same transaction: the number of commits and what they wrote are on disk together.

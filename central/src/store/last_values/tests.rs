@@ -185,10 +185,10 @@ fn a_value_stays_when_any_number_of_later_messages_do_not_carry_it() {
     let others = vec![message("d", br#"{"often": 2}"#, &[]); 6000];
     store(&connection, &others);
     assert_eq!(value(&connection, "d", None, "rare"), Some((NOW_MS, "1".into())));
-    crate::store::telemetry_retention::trim(&connection, 5000, u64::MAX).unwrap();
+    crate::store::telemetry_retention::trim(&connection, 5000, &mut { u64::MAX }).unwrap();
     assert_eq!(value(&connection, "d", None, "rare"), Some((NOW_MS, "1".into())));
     store(&connection, &[message("d", br#"{"new": 1}"#, &[])]);
-    crate::store::telemetry_retention::trim_bytes(&connection, 0, 0, u64::MAX).unwrap();
+    crate::store::telemetry_retention::trim_bytes(&connection, 0, 0, &mut { u64::MAX }).unwrap();
     for name in ["rare", "new"] {
         assert_eq!(value(&connection, "d", None, name), Some((NOW_MS, "1".into())));
     }

@@ -116,8 +116,13 @@ async fn what_is_kept_of_each_device_is_counted_exactly_and_the_largest_is_evict
         let (per_device, total) = (random.random_range(5_000..20_000), random.random_range(8_000..40_000));
         // At once or in parts, it comes to the same.
         let most = if sequence % 2 == 0 { u64::MAX } else { random.random_range(1..3_000) };
-        let gone =
-            || trim_bytes(&c, per_device, total, most).unwrap().iter().map(|(_, gone)| gone).sum::<usize>();
+        let gone = || {
+            trim_bytes(&c, per_device, total, &mut { most })
+                .unwrap()
+                .iter()
+                .map(|(_, gone)| gone)
+                .sum::<usize>()
+        };
         while gone() > 0 {}
         let counted: Vec<(String, i64, i64)> = c
             .prepare("SELECT device, messages, bytes FROM telemetry_usage ORDER BY device")
@@ -133,7 +138,7 @@ async fn what_is_kept_of_each_device_is_counted_exactly_and_the_largest_is_evict
     let (most, largest) = (700, 1_000);
     while bytes(&c).unwrap() > 0 {
         let before = bytes(&c).unwrap();
-        assert!(trim(&c, 0, most).unwrap() > 0);
+        assert!(trim(&c, 0, &mut { most }).unwrap() > 0);
         assert!(before - bytes(&c).unwrap() <= most + largest);
     }
 }

@@ -7,7 +7,8 @@
 //! - A replacement that was cut off is finished or undone before anything else is done with its module.
 //! - Modules that are no longer wanted go first, in the reverse of the order in which they started. The others follow after those that
 //!   they name in `startAfter`, then by `startupOrder`, then by name.
-//! - What would start a module before those are as it says is in the plan, and waits; see [`Reason::Condition`].
+//! - What would start a module before those are as it says is in the plan, and waits; see [`Reason::Condition`]. A container of a former
+//!   manifest waits for none of them.
 //! - What could be done but is not yet, or not any more, is in the plan with its reason.
 //!
 //! A plan is data: it changes nothing, and printed it is what `edge-agent plan` shows. [`plan`] asks neither engine, disk nor clock:
@@ -156,7 +157,8 @@ pub fn plan(desired: &Desired, observed: &Observed, restarts: &Restarts, now_ms:
             Some(replacement) => planner.settle_replacement(module, target, seen, replacement),
             None => planner.module(module, target, seen),
         }
-        if planner.starts(module)
+        let former = seen.filter(|seen| seen.fingerprint != target.fingerprint);
+        if planner.starts(module, former)
             && let Some(held) = restarts.held(module, desired, observed, now_ms)
         {
             planner.wait(module, Reason::Condition(held));
@@ -218,9 +220,17 @@ impl Planner<'_> {
         }
     }
 
-    /// Whether the steps of the module that was planned last start a container, other than by a restart.
-    fn starts(&self, module: &ModuleId) -> bool {
-        self.changes.iter().rev().take_while(|action| action.module() == module).any(Action::starts)
+    /// Whether the steps of the module that was planned last start a container, other than by a restart. One of a former manifest does
+    /// not count: it is started by its policy, whatever the one that replaces it waits for.
+    fn starts(&self, module: &ModuleId, former: Option<&ObservedModule>) -> bool {
+        let is_of_former = |action: &Action| match action {
+            Action::Start { container_id: Some(id), .. } => {
+                former.is_some_and(|former| former.container_id == *id)
+            }
+            _ => false,
+        };
+        let mut own = self.changes.iter().rev().take_while(|action| action.module() == module);
+        own.any(|action| action.starts() && !is_of_former(action))
     }
 
     /// Whether it is noted already that the module's last steps failed.

@@ -4,7 +4,7 @@
 use schemas::manifest::StartCondition;
 
 use super::*;
-use crate::deploy::schedule::{Holds, Running, due, goes_on};
+use crate::deploy::schedule::{Batch, BatchKind, Holds, Running, due, goes_on};
 
 /// A host that booted a second ago.
 const BOOT: u64 = NOW - 1000;
@@ -18,12 +18,26 @@ struct Gateway {
     now_ms: u64,
     /// Modules in the order in which their containers were started.
     started: Vec<ModuleId>,
+    /// How many times the engine still fails to create a module's container beside another one.
+    failures: BTreeMap<ModuleId, u32>,
 }
 
 impl Gateway {
     fn new(observed: Observed) -> Self {
         let docker = Docker { observed, created: 0 };
-        Self { docker, restarts: Restarts::since_boot(BOOT), now_ms: NOW, started: Vec::new() }
+        let restarts = Restarts::since_boot(BOOT);
+        Self { docker, restarts, now_ms: NOW, started: Vec::new(), failures: BTreeMap::new() }
+    }
+
+    fn fails(&mut self, batch: &Batch) -> bool {
+        let prepares = batch.actions.iter().any(|action| matches!(action, Action::Prepare { .. }));
+        match self.failures.get_mut(&batch.module) {
+            Some(left) if prepares && *left > 0 => {
+                *left -= 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Plans, and does what may begin now. Panics when a container is started that must wait.
@@ -31,14 +45,15 @@ impl Gateway {
         self.restarts.handle(self.now_ms, Event::Observed(desired, &self.docker.observed));
         let planned = plan(desired, &self.docker.observed, &self.restarts, self.now_ms);
         let before = self.docker.observed.clone();
-        for batch in due(&planned, desired, &Running::new(), &Holds::default()) {
+        let begun = due(&planned, desired, &Running::new(), &Holds::default());
+        assert_formers_start(&planned, &begun, desired, &before);
+        for batch in begun {
+            if self.fails(&batch) {
+                self.restarts.handle(self.now_ms, Event::Failed(&batch.module));
+                continue;
+            }
             // A former container that its replacement waits for runs on by its policy, from before a boot too.
-            let is_former =
-                |seen: &ObservedModule| seen.fingerprint != desired.modules[&batch.module].fingerprint;
-            let is_kept = |action: &Action| {
-                matches!(action, Action::Start { container_id: Some(_), .. })
-                    && before.modules.get(&batch.module).is_some_and(is_former)
-            };
+            let is_kept = |action: &Action| starts_former(action, desired, &before);
             if batch.actions.iter().any(|action| action.starts() && !is_kept(action)) {
                 assert_may_start(&batch.module, desired, &before);
                 self.started.push(batch.module.clone());
@@ -71,13 +86,28 @@ impl Gateway {
         for _ in 0..PASSES_MAX {
             let planned = self.pass(desired);
             let is_well = |waiting: &Waiting| waiting.reason == Reason::Ended { code: 0 };
-            if planned.is_empty() {
+            if planned.is_empty() && planned.earliest().is_none() {
                 assert!(planned.waiting.iter().all(is_well), "{planned}");
                 return;
             }
             self.let_time_go_by(desired);
         }
         panic!("nothing goes on: {}", self.pass(desired));
+    }
+}
+
+fn starts_former(action: &Action, desired: &Desired, observed: &Observed) -> bool {
+    let (target, seen) = (desired.modules.get(action.module()), observed.modules.get(action.module()));
+    matches!(action, Action::Start { container_id: Some(_), .. })
+        && target.zip(seen).is_some_and(|(target, seen)| seen.fingerprint != target.fingerprint)
+}
+
+/// What runs from a former manifest is started while others are neither created nor started, whatever `startAfter` says.
+fn assert_formers_start(planned: &Plan, begun: &[Batch], desired: &Desired, observed: &Observed) {
+    let is_before = |batch: &Batch| matches!(batch.kind, BatchKind::Prepare | BatchKind::Start);
+    for action in planned.actions.iter().filter(|action| starts_former(action, desired, observed)) {
+        let is_begun = begun.iter().any(|batch| batch.module == *action.module());
+        assert!(is_begun || begun.iter().any(is_before), "{action} waits:\n{planned}");
     }
 }
 
@@ -152,15 +182,17 @@ fn found(desired: &Desired, kinds: &[u8]) -> Observed {
 }
 
 proptest! {
-    /// Whatever is there before, everything is started in the end, nothing before what it starts after, whatever `startupOrder` says;
-    /// and everything is removed in the reverse order.
+    /// Whatever is there before and however often the engine fails to create what replaces it, everything is started in the end,
+    /// nothing before what it starts after, whatever `startupOrder` says; and everything is removed in the reverse order.
     #[test]
     fn modules_start_after_those_that_they_name_and_leave_before_them(
         graph in graph(),
         kinds in prop::collection::vec(0..4_u8, 6),
+        failures in prop::collection::vec(0..3_u32, 6),
     ) {
         let desired = desired(graph);
         let mut gateway = Gateway::new(found(&desired, &kinds));
+        gateway.failures = desired.modules.keys().cloned().zip(failures).collect();
         gateway.settle(&desired);
         let observed = &gateway.docker.observed;
         for (module, target) in &desired.modules {
@@ -243,6 +275,24 @@ fn a_module_runs_on_while_its_replacement_waits_and_is_restarted_when_it_ends() 
     let former = &gateway.docker.observed.modules[&id("app")];
     assert_eq!((&former.container_id, former.state), (&before, ContainerState::Running));
     assert_eq!(gateway.restarts.count(&id("app")), 1);
+    gateway.settle(&desired);
+    let now = &gateway.docker.observed.modules[&id("app")];
+    assert_eq!(now.fingerprint, desired.modules[&id("app")].fingerprint);
+}
+
+#[test]
+fn a_former_container_is_started_after_a_boot_though_its_replacement_failed_and_would_wait() {
+    let desired = chain();
+    let mut observed = found(&desired, &[2, 3, 3]);
+    let store = observed.modules.get_mut(&id("store")).unwrap();
+    (store.state, store.is_starting) = (ContainerState::Running, true);
+    let mut gateway = Gateway::new(observed);
+    gateway.failures.insert(id("app"), 1);
+    gateway.pass(&desired);
+    assert!(gateway.docker.observed.replacements.is_empty(), "the engine did not create it");
+    gateway.pass(&desired);
+    let former = &gateway.docker.observed.modules[&id("app")];
+    assert_eq!((former.fingerprint.as_str(), former.state), ("former", ContainerState::Running));
     gateway.settle(&desired);
     let now = &gateway.docker.observed.modules[&id("app")];
     assert_eq!(now.fingerprint, desired.modules[&id("app")].fingerprint);

@@ -123,7 +123,7 @@ proptest! {
                     prop_assert!(graph[&step[0]].1.contains_key(&step[1]), "{}", error);
                 }
                 let inner: BTreeSet<_> = path[1..].iter().collect();
-                prop_assert_eq!(inner.len(), path.len() - 1, "a module stands twice: {}", error);
+                prop_assert_eq!(inner.len(), path.len() - 1, "a module is there twice: {}", error);
                 let field = format!("modules.{}.startAfter.{}", name(path[0]), name(path[1]));
                 prop_assert!(error.path.ends_with(&field), "{}", error);
             }
@@ -148,6 +148,38 @@ fn a_chain_of_thousands_is_ordered_and_a_long_cycle_is_named_in_short() {
         error.found.contains(&format!("… {} more …", LENGTH + 1 - 20)) && error.found.len() < 400,
         "{error}"
     );
+}
+
+/// What waits for a module that is kept stopped waits for ever; a module that is not started itself does not wait.
+#[test]
+fn a_module_that_is_kept_stopped_is_not_waited_for() {
+    let read = |own: &str, condition: &str, named: &str| {
+        let module = |status: &str, after: Value| {
+            json!({"status": status, "restartPolicy": "never", "startAfter": after,
+                "settings": {"image": "acme/m:1"}})
+        };
+        let (app, store) = (module(own, json!({"store": condition})), module(named, json!({})));
+        let document = json!({"modulesContent": {"$edgeAgent": {"properties.desired": {
+            "schemaVersion": "1.1", "modules": {"app": app, "store": store}
+        }}}});
+        Manifest::parse(document.to_string().as_bytes()).map_err(|error| error.to_string())
+    };
+    const STATUSES: [&str; 3] = ["running", "stopped", "unknown"];
+    for condition in CONDITIONS {
+        for (own, named) in STATUSES.iter().flat_map(|own| STATUSES.map(|named| (*own, named))) {
+            let found = read(own, condition, named);
+            if (own, named) == ("running", "stopped") {
+                let field = "modulesContent.$edgeAgent.properties.desired.modules.app.startAfter.store";
+                let error = format!(
+                    "{field}: found \"{condition}\", and store has the status stopped; give it the status running, or remove it from \
+                     `startAfter`"
+                );
+                assert_eq!(found.unwrap_err(), error);
+            } else {
+                assert!(found.is_ok(), "{own} {condition} {named}: {found:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::ManifestError;
-use super::types::{Module, RestartPolicy, StartCondition};
+use super::types::{DesiredStatus, Module, RestartPolicy, StartCondition};
 use crate::names::ModuleId;
 
 /// Modules of a cycle that an error names; a longer one is cut in the middle.
@@ -93,6 +93,12 @@ pub(super) fn check(modules: &BTreeMap<ModuleId, Module>, path: &str) -> Result<
                 let found = format!("the module name \"{other}\"");
                 return refuse(id, other, found, "name a module that this manifest has in `modules`");
             };
+            // One that is not started itself waits for nothing.
+            if module.status == DesiredStatus::Running && named.status == DesiredStatus::Stopped {
+                let found = format!("\"{condition}\", and {other} has the status {}", named.status);
+                let allowed = "give it the status running, or remove it from `startAfter`";
+                return refuse(id, other, found, allowed);
+            }
             // Every other policy starts a module again that ended with code 0.
             if *condition == StartCondition::Exited && named.restart_policy != RestartPolicy::Never {
                 let found = format!("\"exited\", and {other} has the restartPolicy {}", named.restart_policy);

@@ -16,8 +16,8 @@ use central::store::{self, Keep, Store, StoreError, backup, devices, telemetry_r
 use futures_util::future::join_all;
 use started::{end, start};
 
-/// A busy machine, and a checkpoint every five seconds.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// A busy machine with six centrals at once, and a checkpoint every five seconds.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 async fn register(store: &Store) {
     let register = store.submit(|c| {

@@ -7,8 +7,9 @@ use central::config::Config;
 use central::server::{self, Started};
 use tokio_util::sync::CancellationToken;
 
-/// A process that another test starts has this one's lock files open between its fork and its exec.
-const FORKED: Duration = Duration::from_secs(5);
+/// A process that another test starts has this one's lock files open between its fork and its exec, which takes as long as the machine
+/// is busy.
+const FORKED: Duration = Duration::from_secs(60);
 
 pub(crate) async fn start(dir: &Path) -> anyhow::Result<(Started, CancellationToken)> {
     let any = ([127, 0, 0, 1], 0).into();

@@ -252,6 +252,16 @@ impl Saved {
         }
     }
 
+    /// Whether the write is on disk; `None` while it is on its way. For who writes again what is not; once there is an answer, there is no
+    /// other.
+    pub fn is_saved(&mut self) -> Option<bool> {
+        match self.0.as_mut().map(oneshot::Receiver::try_recv) {
+            Ok(Ok(result)) => Some(result.is_ok()),
+            Ok(Err(oneshot::error::TryRecvError::Empty)) => None,
+            Ok(Err(oneshot::error::TryRecvError::Closed)) | Err(_) => Some(false),
+        }
+    }
+
     /// Does not wait. A failure was logged by the writing thread, or is logged here.
     pub fn later(self) {
         if let Err(error) = self.0 {

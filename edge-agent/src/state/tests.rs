@@ -4,6 +4,13 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 
+impl State {
+    /// A handle that takes no write.
+    pub(crate) fn refusing(&self) -> Self {
+        Self { writes: sync_channel(0).0, ..self.clone() }
+    }
+}
+
 fn all(state: &State) -> Vec<(String, String)> {
     state.load(Namespace::Twins)
 }

@@ -3,7 +3,7 @@
 //! A queue whose directory is gone is counted by the copy of its ledger, and the other way round. When both are gone, nobody can
 //! say how many messages waited in it; that there was a queue is still known here.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard};
 use edge_buffer::Lost;
 use schemas::gateway_status::LossCounts;
 
-use crate::state::{Namespace, State, StateError, shaped};
+use crate::state::{Namespace, Saved, State, StateError, shaped};
 
 /// The key of what removed queues had lost; a queue's is a path.
 const LOST: &str = "lost-of-removed";
@@ -26,12 +26,15 @@ pub struct KnownQueues {
     /// Each by its directory below the data directory.
     missing: Vec<String>,
     known: Mutex<Known>,
+    /// One removal at a time: each writes the whole sum.
+    removing: tokio::sync::Mutex<()>,
 }
 
 struct Known {
     /// `None` once the queues are closed: the state ends after them.
     state: Option<State>,
-    names: BTreeSet<String>,
+    /// Each with its write, until that is on disk.
+    names: BTreeMap<String, Option<Saved>>,
     /// Lost of queues whose files are gone.
     lost: LossCounts,
 }
@@ -40,16 +43,16 @@ impl KnownQueues {
     /// What the state knows, compared with what is on disk before a queue is opened. Each queue that is missing is an ERROR in
     /// the log. Blocking.
     pub fn load(state: State, data_dir: &Path, ledgers: &Path) -> Self {
-        let (mut names, mut lost) = (BTreeSet::new(), LossCounts::default());
+        let (mut names, mut lost) = (BTreeMap::new(), LossCounts::default());
         for (key, value) in state.load::<serde_json::Value>(Namespace::Queues) {
             if key == LOST {
                 lost = shaped(Namespace::Queues, &key, value).unwrap_or_default();
             } else {
-                names.insert(key);
+                names.insert(key, None);
             }
         }
         let missing: Vec<String> = names
-            .iter()
+            .keys()
             .filter(|name| is_gone(&data_dir.join(name), &copy_of(ledgers, name)))
             .cloned()
             .collect();
@@ -63,21 +66,31 @@ impl KnownQueues {
             state.remove(Namespace::Queues, name).later();
         }
         let known = Mutex::new(Known { state: Some(state), names, lost });
-        Self { data_dir: data_dir.to_owned(), ledgers: ledgers.to_owned(), missing, known }
+        let removing = tokio::sync::Mutex::new(());
+        Self { data_dir: data_dir.to_owned(), ledgers: ledgers.to_owned(), missing, known, removing }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().expect("nothing panics while it holds the known queues")
     }
 
-    /// The queue in this directory is open.
+    /// The queue in this directory is open. Does not wait until that is on disk; see [`KnownQueues::save_again`].
     pub fn opened(&self, dir: &Path) {
         let Some(name) = self.name_of(dir) else { return };
         let mut known = self.known();
-        if known.names.insert(name.to_owned())
-            && let Some(state) = &known.state
-        {
-            state.put(Namespace::Queues, name, &true).later();
+        let Known { state: Some(state), names, .. } = &mut *known else { return };
+        if !names.contains_key(name) {
+            names.insert(name.to_owned(), Some(state.put(Namespace::Queues, name, &true)));
+        }
+    }
+
+    /// Writes the names again that did not get to the disk because too many writes waited for it or it was full.
+    pub fn save_again(&self) {
+        let mut known = self.known();
+        let Known { state: Some(state), names, .. } = &mut *known else { return };
+        for (name, write) in names {
+            let Some(is_saved) = write.as_mut().and_then(Saved::is_saved) else { continue };
+            *write = (!is_saved).then(|| state.put(Namespace::Queues, name, &true));
         }
     }
 
@@ -85,22 +98,29 @@ impl KnownQueues {
     /// next start would report the queue as missing.
     ///
     /// # Errors
-    /// [`StateError`] when it did not get there.
+    /// [`StateError`] when it did not get there: the queue is known and its record is its own as before.
     pub async fn removed(&self, dir: &Path, lost: Lost) -> Result<(), StateError> {
         let Some(name) = self.name_of(dir) else { return Ok(()) };
-        let saved = {
+        let _turn = self.removing.lock().await;
+        let (state, before, write) = {
             let mut known = self.known();
-            known.lost = with(known.lost, &lost);
-            known.names.remove(name);
-            known.state.as_ref().map(|state| {
-                state.put(Namespace::Queues, LOST, &known.lost).later();
-                state.remove(Namespace::Queues, name)
-            })
+            let Some(state) = known.state.clone() else { return Ok(()) };
+            (state, known.lost, known.names.remove(name))
         };
-        match saved {
-            Some(saved) => saved.durable().await,
-            None => Ok(()),
+        let sum = with(before, &lost);
+        let saved = match state.put(Namespace::Queues, LOST, &sum).durable().await {
+            Ok(()) => {
+                let removed = state.remove(Namespace::Queues, name).durable().await;
+                removed.inspect_err(|_| state.put(Namespace::Queues, LOST, &before).later())
+            }
+            Err(error) => Err(error),
+        };
+        let mut known = self.known();
+        match &saved {
+            Ok(()) => known.lost = sum,
+            Err(_) => known.names.extend(write.map(|write| (name.to_owned(), write))),
         }
+        saved
     }
 
     /// What queues had lost whose files were removed since, before the daemon started.
@@ -114,6 +134,7 @@ impl KnownQueues {
 
     /// Gives the state back: nothing is opened or removed any more.
     pub fn close(&self) {
+        self.save_again();
         self.known().state = None;
     }
 
@@ -280,6 +301,59 @@ mod tests {
         let running = start(dir.path(), &[UP]).await;
         assert_eq!(running.1.known().unwrap().consequence(), None);
         stop(running).await;
+    }
+
+    /// What the state has of the queues after a restart: their names, and how many messages removed ones had dropped.
+    async fn stored(dir: &Path, known: KnownQueues, state: State) -> (Vec<String>, u64) {
+        known.close();
+        state.close().await;
+        let state = State::open(&dir.join("state")).unwrap();
+        let again = KnownQueues::load(state.clone(), dir, &dir.join("ledgers"));
+        let mut names = again.missing.clone();
+        names.extend(again.known().names.keys().cloned());
+        let dropped = again.lost_of_removed().dropped;
+        again.close();
+        state.close().await;
+        (names, dropped)
+    }
+
+    #[tokio::test]
+    async fn a_name_that_the_state_did_not_take_is_written_again() {
+        // By the pass over all queues, or at the end of the daemon.
+        for is_before_the_end in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let state = State::open(&dir.path().join("state")).unwrap();
+            let known = KnownQueues::load(state.refusing(), dir.path(), &dir.path().join("ledgers"));
+            known.opened(&dir.path().join("buffer/upstream"));
+            known.save_again();
+            known.known().state = Some(state.clone());
+            known.opened(&dir.path().join("buffer/inputs/m"));
+            if is_before_the_end {
+                known.save_again();
+                // A second pass, which comes at any time, changes nothing.
+                known.save_again();
+            }
+            let (names, _) = stored(dir.path(), known, state).await;
+            assert_eq!(names, ["buffer/inputs/m", "buffer/upstream"]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_removal_that_was_not_saved_counts_once_when_it_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let queue = dir.path().join("buffer/upstream");
+        let state = State::open(&dir.path().join("state")).unwrap();
+        let known = KnownQueues::load(state.clone(), dir.path(), &dir.path().join("ledgers"));
+        known.opened(&queue);
+        let lost = Lost { dropped: 3, ..Lost::default() };
+        known.known().state = Some(state.refusing());
+        assert!(known.removed(&queue, lost).await.is_err());
+        assert_eq!(known.lost_of_removed().dropped, 0, "its files stay, and its own record counts");
+        assert!(known.known().names.contains_key("buffer/upstream"));
+        known.known().state = Some(state.clone());
+        known.removed(&queue, lost).await.unwrap();
+        assert_eq!(known.lost_of_removed().dropped, 3);
+        assert_eq!(stored(dir.path(), known, state).await, (Vec::new(), 3));
     }
 
     #[tokio::test]

@@ -319,7 +319,8 @@ impl Queues {
         self.named().into_iter().map(of).collect()
     }
 
-    /// Counts what has expired or was removed in each queue, whoever reads it or does not, every few seconds until `stop`.
+    /// Counts what has expired or was removed in each queue, whoever reads it or does not, and sees to it that the state knows them all,
+    /// every few seconds until `stop`.
     pub async fn expire(self: Arc<Self>, stop: CancellationToken) {
         loop {
             for (name, queue) in self.all() {
@@ -339,6 +340,9 @@ impl Queues {
                 }
             }
             self.warn_of_expired();
+            if let Some(known) = self.known() {
+                known.save_again();
+            }
             tokio::select! {
                 () = tokio::time::sleep(EXPIRY_EVERY) => {}
                 () = stop.cancelled() => return,

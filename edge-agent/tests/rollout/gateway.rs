@@ -16,6 +16,9 @@ pub(crate) const IDLE: &str = "trap 'exit 0' TERM; /bin/busybox sleep 100000 & w
 /// A busy two-core machine, and the planner's first waits of 10 and 20 s.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// A probation within which a failure comes however busy the machine is; it ends with the failure.
+pub(crate) const PROBATION_LONG_SECS: i64 = 600;
+
 /// Runs `docker` and gives what it printed.
 pub(crate) fn docker(arguments: &[&str]) -> Result<String, String> {
     let output = Command::new("docker").args(arguments).output().expect("the docker command is installed");
@@ -62,9 +65,7 @@ impl Gateway {
         })
         .expect("a gateway is made");
         let gateway = Self { id: id.to_owned(), dir, daemon: None, engine: SOCKET.to_owned() };
-        let mut text: Table =
-            std::fs::read_to_string(gateway.config()).expect("it was written").parse().expect("it is TOML");
-        for (section, key, value) in [
+        gateway.configure([
             ("docker", "socket", SOCKET.into()),
             ("docker", "network", id.into()),
             ("listen", "mqtts", "127.0.0.1:0".into()),
@@ -72,13 +73,26 @@ impl Gateway {
             ("listen", "https", "".into()),
             ("listen", "metrics", "".into()),
             ("listen", "connections_max", 64.into()),
-            ("deploy", "probation_secs", toml::Value::Integer(probation_secs)),
-        ] {
+            ("deploy", "probation_secs", probation_secs.into()),
+        ]);
+        gateway
+    }
+
+    fn configure<const N: usize>(&self, values: [(&str, &str, toml::Value); N]) {
+        let mut text: Table =
+            std::fs::read_to_string(self.config()).expect("it was written").parse().expect("it is TOML");
+        for (section, key, value) in values {
             let section = text.entry(section).or_insert_with(|| Table::new().into());
             section.as_table_mut().expect("it is one").insert(key.into(), value);
         }
-        std::fs::write(gateway.config(), text.to_string()).expect("it can be written");
-        gateway
+        std::fs::write(self.config(), text.to_string()).expect("it can be written");
+    }
+
+    /// Starts the daemon again with another probation for the deployments to come. The engine is behind `socket`.
+    pub(crate) fn start_with_probation(&mut self, probation_secs: i64, socket: &str) {
+        self.kill();
+        self.configure([("deploy", "probation_secs", probation_secs.into())]);
+        self.start(socket);
     }
 
     fn config(&self) -> PathBuf {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::NEEDS;
-use super::gateway::{Gateway, docker, idle, module, until};
+use super::gateway::{Gateway, PROBATION_LONG_SECS, docker, idle, module, until};
 use super::proxy::{Proxy, When};
 
 /// Calls of one deployment to be killed at; there are fewer.
@@ -93,10 +93,11 @@ fn a_daemon_that_is_killed_while_it_rolls_back_has_rolled_back_in_the_end() {
     if !test_needs::has(&NEEDS) {
         return;
     }
-    let mut gateway = Gateway::new("lineside-test-kill-back", 2);
+    let mut gateway = Gateway::new("lineside-test-kill-back", 1);
     let proxy = Proxy::start(&gateway.data());
     gateway.start(&proxy.socket());
     gateway.apply(&manifests()[0]).unwrap();
+    gateway.start_with_probation(PROBATION_LONG_SECS, &proxy.socket());
     let same = gateway.container("same").unwrap();
     let crash =
         module(json!({"Cmd": ["/bin/busybox sleep 1; exit 3"]}), json!({"env": {"LEVEL": {"value": 2}}}));

@@ -17,7 +17,7 @@ mod start_order;
 mod supervision;
 mod support_bundle;
 
-use gateway::{Gateway, SOCKET, docker, idle, module, until};
+use gateway::{Gateway, PROBATION_LONG_SECS, SOCKET, docker, idle, module, until};
 use idle_image::IMAGE;
 use serde_json::{Value, json};
 use test_needs::Need;
@@ -48,10 +48,11 @@ fn a_deployment_that_fails_is_rolled_back_with_its_reason_and_touches_nothing_el
     if !test_needs::has(&NEEDS) {
         return;
     }
-    let mut gateway = Gateway::new("lineside-test-rolled-back", 3);
+    let mut gateway = Gateway::new("lineside-test-rolled-back", 1);
     gateway.start(SOCKET);
     let verified = gateway.apply(&[("a", idle(1)), ("b", idle(1))]).unwrap();
     assert_eq!(verified, "deployment 1 verified");
+    gateway.start_with_probation(PROBATION_LONG_SECS, SOCKET);
     let unchanged = gateway.container("b").unwrap();
     // Removed with the others: its name begins as theirs do.
     docker(&["run", "-d", "--name", &gateway.name("holder"), "-p", "80", IMAGE, gateway::IDLE]).unwrap();
@@ -89,6 +90,7 @@ fn a_deployment_that_fails_is_rolled_back_with_its_reason_and_touches_nothing_el
         );
     }
     // What failed is tried again when somebody asks for it, and a good one is verified.
+    gateway.start_with_probation(1, SOCKET);
     assert_eq!(gateway.apply(&[("a", idle(2)), ("b", idle(1))]).unwrap(), "deployment 9 verified");
     assert!(gateway.container("a").unwrap().contains("LEVEL=2"));
     assert_eq!(gateway.container("b").unwrap(), unchanged);
@@ -102,6 +104,7 @@ fn a_deployment_with_the_policy_hold_stays_in_force_and_is_tried_on() {
     let mut gateway = Gateway::new("lineside-test-held", 1);
     gateway.start(SOCKET);
     gateway.apply(&[("a", idle(1))]).unwrap();
+    gateway.start_with_probation(PROBATION_LONG_SECS, SOCKET);
     let flag = gateway.data().with_file_name("flag");
     std::fs::create_dir(&flag).unwrap();
     // It crashes until a file is there.
@@ -115,6 +118,7 @@ fn a_deployment_with_the_policy_hold_stays_in_force_and_is_tried_on() {
     );
     let history = gateway.json(&["history"]);
     assert_eq!((&history[0]["state"], &history[0]["inForce"]), (&json!("held"), &json!(true)));
+    gateway.start_with_probation(1, SOCKET);
     std::fs::write(flag.join("go"), "").unwrap();
     until("it is verified after all", || {
         (gateway.json(&["history"])[0]["state"] == "verified").then_some(())

@@ -1,5 +1,6 @@
 //! The error of every service: why an operation failed, and the sentences for what does not exist.
 
+use central_core::access::further::LacksFurther;
 use edge_core::cloud_message::MessageError;
 use edge_core::twin;
 use schemas::manifest::ManifestError;
@@ -48,6 +49,12 @@ pub enum ServiceError {
 impl From<rusqlite::Error> for ServiceError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Store(error.into())
+    }
+}
+
+impl From<LacksFurther> for ServiceError {
+    fn from(error: LacksFurther) -> Self {
+        Self::Forbidden(error.to_string())
     }
 }
 

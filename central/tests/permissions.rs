@@ -6,6 +6,7 @@
 mod common;
 
 use central::token::Role;
+use central_core::access::further::{ALWAYS, FURTHER, Further};
 use central_core::access::permission::{Permission, Permissions};
 use common::browser::{Browser, PASSWORD};
 use common::described::concrete;
@@ -46,6 +47,23 @@ struct Described {
     permission: Option<String>,
 }
 
+impl Described {
+    /// As tables name it.
+    fn name(&self) -> String {
+        format!("{} {}", self.method.to_uppercase(), self.template)
+    }
+
+    /// The ids of the permissions that every request for it needs.
+    fn permissions(&self) -> Vec<&str> {
+        let name = self.name();
+        let is_its = |further: &&&'static Further| {
+            further.part == ALWAYS && further.operations.contains(&name.as_str())
+        };
+        let further = FURTHER.iter().filter(is_its).map(|further| further.permission.id());
+        self.permission.as_deref().into_iter().chain(further).collect()
+    }
+}
+
 fn operations() -> Vec<Described> {
     let document = serde_json::to_value(central::api::described().1).unwrap();
     let mut all = Vec::new();
@@ -81,6 +99,21 @@ fn every_operation_names_a_permission_that_exactly_the_roles_from_its_own_on_hav
     }
 }
 
+#[test]
+fn every_part_with_a_permission_of_its_own_is_of_operations_that_there_are_and_of_no_permission_that_they_have()
+ {
+    let operations = operations();
+    for further in FURTHER {
+        for operation in further.operations {
+            let described = operations.iter().find(|described| described.name() == *operation);
+            let described = described.unwrap_or_else(|| panic!("{operation} is none"));
+            let own: Permission = described.permission.as_deref().unwrap().parse().unwrap();
+            let own = Permissions::of(&[own]).with_needs();
+            assert!(!own.has(further.permission), "{operation}: {} has it already", further.part);
+        }
+    }
+}
+
 /// A table whose columns are as wide as their cells.
 fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let line = |cells: &mut dyn Iterator<Item = &str>| {
@@ -112,19 +145,27 @@ fn the_page_of_permissions_is_what_the_server_does() {
     let operations: Vec<Vec<String>> = operations()
         .into_iter()
         .map(|described| {
+            let all: Vec<String> = described.permissions().into_iter().map(code).collect();
             let needs = match described.permission {
-                Some(id) => code(&id),
+                Some(_) => all.join(", "),
                 None if described.is_open => "nothing, without a token too".to_owned(),
                 None => "a session".to_owned(),
             };
-            vec![code(&format!("{} {}", described.method.to_uppercase(), described.template)), needs]
+            vec![code(&described.name()), needs]
         })
         .collect();
+    let parts = FURTHER.iter().filter(|further| further.part != ALWAYS).flat_map(|further| {
+        let row =
+            |operation: &&str| vec![code(operation), further.part.to_owned(), code(further.permission.id())];
+        further.operations.iter().map(row)
+    });
+    let parts: Vec<Vec<String>> = parts.collect();
     let head = ["Permission", "Allows to", "Needs", "viewer", "operator", "builder", "administrator"];
     let written = format!(
-        "{BEGIN}\n{}\n## Operations\n\n{}",
+        "{BEGIN}\n{}\n## Operations\n\n{}\n## Parts of requests that need another permission too\n\n{}",
         table(&head, &permissions),
-        table(&["Operation", "Needs"], &operations)
+        table(&["Operation", "Needs"], &operations),
+        table(&["Operation", "With", "Needs too"], &parts)
     );
     let page = std::fs::read_to_string(PAGE).unwrap();
     let (before, found) = page.split_at(page.find(BEGIN).unwrap());
@@ -244,9 +285,9 @@ async fn every_operation_is_for_the_custom_roles_that_have_its_permission_and_no
         let permissions = random_permissions();
         let ids: Vec<&str> = permissions.iter().map(Permission::id).collect();
         let (browser, token) = with_custom_role(&central, &format!("random-{number}"), permissions).await;
-        for Described { method: name, template, permission, .. } in operations() {
-            let Some(needed) = permission else { continue };
-            let has_it = ids.contains(&needed.as_str());
+        for described in operations().into_iter().filter(|described| described.permission.is_some()) {
+            let has_it = described.permissions().iter().all(|needed| ids.contains(needed));
+            let Described { method: name, template, .. } = described;
             let (path, method) =
                 (concrete(&template), Method::from_bytes(name.to_uppercase().as_bytes()).unwrap());
             let with_token =

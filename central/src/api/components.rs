@@ -4,9 +4,9 @@
 //! central has no models. A component is what the twin says is one, by `"__t": "c"` in an object at its top, and what a message
 //! names in `$.sub`. A command of one is the method `component*command`.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
 use schemas::names::{DeviceId, Identity, ModuleId};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -15,11 +15,12 @@ use super::commands::{CommandBody, CommandRequest, call, past};
 use super::error::{Answer, ErrorBody};
 use super::extract::{ApiVersion, Body, JsonBytes, OfDevice, OfModule, StrictPath, StrictQuery, Unmodeled};
 use super::list::Page;
-use super::properties::{Properties, desire, shown};
+use super::properties::{Properties, check_module, desire, shown};
 use super::telemetry::{LastValue, last};
 use crate::deployments::service::DesiredChange;
 use crate::error::ServiceError;
 use crate::lookup::require;
+use crate::people::caller::Caller;
 use crate::services::Services;
 use crate::store::Store;
 use crate::store::twins::{self, Half};
@@ -247,8 +248,10 @@ pub(super) async fn put_properties(
     responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn properties_of_module(
     State(store): State<Store>,
+    Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfModuleComponent>,
 ) -> Answer<Json<Properties>> {
+    check_module(&caller, &of.module_name)?;
     shown_of(&store, Identity::module(of.device_id, of.module_name), of.component_name).await
 }
 

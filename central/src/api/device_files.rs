@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::{Method, StatusCode};
 use axum::{Extension, Json};
-use central_core::access::permission::Permission;
+use central_core::access::further;
 use central_core::devices::import::read;
 use rusqlite::Connection;
 use schemas::timestamp::rfc3339;
@@ -168,8 +168,14 @@ pub struct OfOperation {
     operation_id: i64,
 }
 
-fn prepare(request: &ImportRequest) -> Result<(device_import::Import, Vec<String>), ApiError> {
+fn prepare(
+    request: &ImportRequest,
+    caller: &Caller,
+) -> Result<(device_import::Import, Vec<String>), ApiError> {
     let mut file = read(&request.csv).map_err(|why| ApiError::unprocessable(format!("csv: {why}")))?;
+    if file.has_credentials() {
+        caller.also_needs(&further::IMPORT_CREDENTIALS)?;
+    }
     let ignored = std::mem::take(&mut file.ignored);
     Ok((device_import::prepare(file, request.template.as_ref()), ignored))
 }
@@ -180,9 +186,10 @@ fn prepare(request: &ImportRequest) -> Result<(device_import::Import, Vec<String
         (status = 422, description = "the whole file cannot be read", body = ErrorBody)))]
 pub(super) async fn preview(
     State(store): State<Store>,
+    Extension(caller): Extension<Caller>,
     UnrecordedBody(request): UnrecordedBody<ImportRequest>,
 ) -> Answer<Json<ImportPreview>> {
-    let (import, ignored_columns) = prepare(&request)?;
+    let (import, ignored_columns) = prepare(&request, &caller)?;
     let lines = import.count();
     let mut faults = store.read(move |c| import.faults(c)).await?;
     let failed = faults.len();
@@ -208,7 +215,7 @@ pub(super) async fn import(
     Extension(address): Extension<ClientAddress>,
     UnrecordedBody(request): UnrecordedBody<ImportRequest>,
 ) -> Answer<(StatusCode, Json<BegunBody>)> {
-    let (import, _) = prepare(&request)?;
+    let (import, _) = prepare(&request, &caller)?;
     let title = request.file_name.map_or_else(|| "devices.csv".to_owned(), Into::into);
     let operation =
         device_import::begin(&services, &running, import, title, caller.name().to_owned()).await?;
@@ -285,11 +292,8 @@ pub(super) async fn export(
     Body(request): Body<ExportRequest>,
 ) -> Answer<Json<ExportBody>> {
     let with_keys = request.keys.unwrap_or(false);
-    if with_keys && !caller.may(Permission::ConnectivityExportKeys) {
-        return Err(ServiceError::Forbidden(
-            "keys: needs the permission connectivity.exportKeys; leave it out".into(),
-        )
-        .into());
+    if with_keys {
+        caller.also_needs(&further::EXPORT_KEYS)?;
     }
     let read = move |c: &Connection| {
         let after = request.after.unwrap_or_default();

@@ -1,8 +1,9 @@
 //! `/api/deviceTemplates`: device templates. Each that is stored is published.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
+use central_core::access::further;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -14,6 +15,7 @@ use super::links::ListAddress;
 use super::list::Page;
 use super::paging::{Conditions, Paging};
 use crate::error::ServiceError;
+use crate::people::caller::Caller;
 use crate::store::Store;
 use crate::store::templates::{self as stored, DeviceTemplate};
 use crate::templates::{self, TemplateChange, TemplateWrite, no_template};
@@ -218,9 +220,11 @@ struct SkippedBody {
         (status = 409, description = "the device has a template, or has sent nothing", body = ErrorBody)))]
 pub(super) async fn make(
     State(store): State<Store>,
+    Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfDevice>,
     Body(template): Body<MakeTemplate>,
 ) -> Answer<Json<MadeTemplateBody>> {
+    caller.also_needs(&further::MAKE_TEMPLATE)?;
     let display_name = template.display_name.map(Into::into);
     let made = templates::make_from_device(&store, of.device_id, template.id, display_name).await?;
     let skipped = made.skipped.into_iter();

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
+use central_core::access::further;
+use central_core::access::permission::Permissions;
 use rusqlite::Connection;
 use schemas::names::ModuleId;
 use serde::{Deserialize, Serialize};
@@ -22,6 +24,7 @@ use crate::access::admission::Admission;
 use crate::deployments::assignment::Assignment;
 use crate::error::{ServiceError, no_device};
 use crate::lookup;
+use crate::people::caller::Caller;
 use crate::registry::registration::Registration;
 use crate::registry::service::Registry;
 use crate::services::Services;
@@ -156,7 +159,7 @@ impl AssignmentBody {
 }
 
 impl DeviceRequest {
-    fn registration(self, path_id: &str) -> Result<Registration, ApiError> {
+    fn registration(self, path_id: &str, held: Permissions) -> Result<Registration, ApiError> {
         let wrong = |message: String| Err(ApiError::unprocessable(message));
         if let Some(id) = self.id.filter(|id| id != path_id) {
             return wrong(format!("id: found `{id}`; the path says `{path_id}`"));
@@ -179,6 +182,7 @@ impl DeviceRequest {
             simulated: self.simulated,
             organizations: self.organizations,
             manifest: self.deployment_manifest.try_map(AssignmentBody::assignment)?,
+            held,
         })
     }
 }
@@ -198,6 +202,16 @@ pub struct Expanded {
     /// Gives gateways' manifests with their `data`.
     #[param(inline)]
     expand: Option<Expand>,
+}
+
+impl Expanded {
+    /// Checks that its maker may read what is given in full.
+    fn check(self, caller: &Caller) -> Result<(), ApiError> {
+        match self.expand {
+            Some(Expand::DeploymentManifest) => Ok(caller.also_needs(&further::EXPAND_MANIFEST)?),
+            None => Ok(()),
+        }
+    }
 }
 
 fn assigned(
@@ -238,11 +252,13 @@ fn body(c: &Connection, device: Device, expand: Option<Expand>) -> Result<Device
     security(("token" = [])), responses((status = 200, body = Page<DeviceBody>)))]
 pub(super) async fn list(
     State(store): State<Store>,
+    Extension(caller): Extension<Caller>,
     StrictQuery(paging): StrictQuery<Paging>,
     StrictQuery(conditions): StrictQuery<Conditions>,
     StrictQuery(expanded): StrictQuery<Expanded>,
     address: ListAddress,
 ) -> Answer<Json<Page<DeviceBody>>> {
+    expanded.check(&caller)?;
     let selection = conditions.selection(&paging, &devices::LISTED)?;
     let read = move |c: &Connection| {
         let mut last = None;
@@ -271,9 +287,11 @@ pub(super) async fn list(
     responses((status = 200, body = DeviceBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
     State(store): State<Store>,
+    Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfDevice>,
     StrictQuery(query): StrictQuery<Expanded>,
 ) -> Answer<Json<DeviceBody>> {
+    query.check(&caller)?;
     let read = move |c: &Connection| {
         let device = devices::get(c, &of.device_id)?.ok_or_else(|| no_device(&of.device_id))?;
         body(c, device, query.expand)
@@ -287,12 +305,13 @@ pub(super) async fn get(
     responses((status = 200, body = DeviceBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(services): State<Services>,
+    Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfDevice>,
     StrictQuery(query): StrictQuery<Expanded>,
     precondition: Precondition,
     Body(request): Body<DeviceRequest>,
 ) -> Answer<Json<DeviceBody>> {
-    register(&services, of, query, request, false, precondition).await
+    register(&services, &caller, of, query, request, Mode { must_exist: false, precondition }).await
 }
 
 /// Changes a registration; `deploymentManifest` assigns a manifest to a gateway, or takes the assignment away.
@@ -301,24 +320,35 @@ pub(super) async fn put(
     responses((status = 200, body = DeviceBody), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn patch(
     State(services): State<Services>,
+    Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfDevice>,
     StrictQuery(query): StrictQuery<Expanded>,
     precondition: Precondition,
     Body(request): Body<DeviceRequest>,
 ) -> Answer<Json<DeviceBody>> {
-    register(&services, of, query, request, true, precondition).await
+    register(&services, &caller, of, query, request, Mode { must_exist: true, precondition }).await
+}
+
+/// When a device is registered or changed.
+struct Mode {
+    must_exist: bool,
+    precondition: Precondition,
 }
 
 async fn register(
     services: &Services,
+    caller: &Caller,
     of: OfDevice,
     query: Expanded,
     mut request: DeviceRequest,
-    must_exist: bool,
-    precondition: Precondition,
+    Mode { must_exist, precondition }: Mode,
 ) -> Answer<Json<DeviceBody>> {
+    query.check(caller)?;
+    if !matches!(request.deployment_manifest, Update::Keep) {
+        caller.also_needs(&further::ASSIGN_MANIFEST)?;
+    }
     let precondition = precondition.with_body(request.etag.take());
-    let registration = request.registration(of.device_id.as_str())?;
+    let registration = request.registration(of.device_id.as_str(), caller.permissions)?;
     let device = services.registry.register(of.device_id, registration, must_exist, precondition).await?;
     Ok(Json(services.store.read(move |c| body(c, device, query.expand)).await?))
 }

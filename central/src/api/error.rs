@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use central_core::access::further::LacksFurther;
 use edge_core::error_chain::chain;
 use schemas::method::MethodFailure;
 use schemas::timestamp::rfc1123;
@@ -162,6 +163,12 @@ impl From<ServiceError> for ApiError {
             }
         };
         Self { status, code, message }
+    }
+}
+
+impl From<LacksFurther> for ApiError {
+    fn from(error: LacksFurther) -> Self {
+        ServiceError::from(error).into()
     }
 }
 

@@ -26,11 +26,13 @@ use utoipa::{IntoParams, ToSchema};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{OfDevice, StrictPath, StrictQuery};
 use super::list::Page;
+use super::properties::check_module;
 use crate::diagnosis::gateway_report;
 use crate::diagnosis::health::{Health, HealthBody};
 use crate::error::{ServiceError, no_device};
 use crate::lookup::{modules, require};
 use crate::mqtt_service::CentralService;
+use crate::people::caller::Caller;
 use crate::services::Services;
 use crate::store::Store;
 use crate::store::telemetry_reading::{self, Message};
@@ -349,9 +351,13 @@ pub struct TwinQuery {
     security(("token" = [])), responses((status = 200, body = TwinBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn twin(
     State(store): State<Store>,
+    Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfDevice>,
     StrictQuery(query): StrictQuery<TwinQuery>,
 ) -> Answer<Json<TwinBody>> {
+    if let Some(module) = &query.module {
+        check_module(&caller, module)?;
+    }
     let of = Identity { device: of.device_id, module: query.module };
     let twin = store
         .read(move |c| {

@@ -3,13 +3,14 @@
 //! A property's value is the reported one, and the desired one until something is reported. `$metadata` tells the two
 //! apart. A writable property is acknowledged as `{"value", "ac", "av", "ad"}` and shown as its plain value.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::{Extension, Json};
+use central_core::access::further::{LacksFurther, READ_SYSTEM_MODULE};
 use edge_core::twin;
 use rusqlite::Connection;
 use schemas::json;
-use schemas::names::Identity;
+use schemas::names::{Identity, ModuleId};
 use schemas::timestamp::rfc3339;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -24,6 +25,7 @@ use crate::conformance::{self, Parts};
 use crate::deployments::service::DesiredChange;
 use crate::error::ServiceError;
 use crate::lookup::require;
+use crate::people::caller::Caller;
 use crate::services::Services;
 use crate::store::Store;
 use crate::store::cloud_properties;
@@ -65,6 +67,11 @@ struct PropertyMetadata {
     ack_version: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ack_description: Option<Value>,
+}
+
+/// Checks that its maker may read the twin of a module: a gateway's manifest is written into those of its system modules.
+pub(super) fn check_module(caller: &Caller, module: &ModuleId) -> Result<(), LacksFurther> {
+    if module.is_system() { caller.also_needs(&READ_SYSTEM_MODULE) } else { Ok(()) }
 }
 
 /// The properties of a device.
@@ -113,8 +120,10 @@ pub(super) async fn put(
     responses((status = 200, body = Properties), (status = 404, body = ErrorBody)))]
 pub(super) async fn get_of_module(
     State(store): State<Store>,
+    Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfModule>,
 ) -> Answer<Json<Properties>> {
+    check_module(&caller, &of.module_name)?;
     shown(&store, of.into(), None).await
 }
 

@@ -1,5 +1,6 @@
 //! Who makes a request.
 
+use central_core::access::further::{Further, LacksFurther};
 use central_core::access::permission::{Permission, Permissions};
 
 use super::session::Session;
@@ -40,6 +41,14 @@ impl Caller {
 
     pub fn may(&self, permission: Permission) -> bool {
         self.permissions.has(permission)
+    }
+
+    /// Checks that it may make a request that has a part which another permission is for.
+    ///
+    /// # Errors
+    /// [`LacksFurther`].
+    pub fn also_needs(&self, further: &'static Further) -> Result<(), LacksFurther> {
+        further.check(self.permissions)
     }
 
     /// The session, when it is a user's.

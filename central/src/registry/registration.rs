@@ -1,8 +1,11 @@
 //! Registering a device, or changing its registration, within one transaction.
 
+use central_core::access::further;
+use central_core::access::permission::Permissions;
 use rusqlite::Connection;
 use schemas::names::{DeviceId, Identity};
 
+use crate::access::admission::Admission;
 use crate::access::authorize::end_claim;
 use crate::deployments::assignment::{Assignment, assign, remove_assignment};
 use crate::error::{ServiceError, no_device};
@@ -27,6 +30,8 @@ pub struct Registration {
     pub organizations: Update<Organizations>,
     /// The manifest to assign.
     pub manifest: Update<Assignment>,
+    /// What its maker may do.
+    pub held: Permissions,
 }
 
 /// What a registration changed.
@@ -94,6 +99,9 @@ fn apply(device: &mut Device, request: Registration) -> Result<Update<Assignment
     }
     device.template = request.template.over(device.template.take());
     if let Some(enabled) = request.enabled {
+        if enabled && device.admission() == Admission::Waiting {
+            further::APPROVE.check(request.held)?;
+        }
         device.set_enabled(enabled);
     }
     device.simulated = request.simulated.unwrap_or(device.simulated);

@@ -42,8 +42,8 @@ impl Registry {
     /// assigning a manifest writes the twins of its modules. Unless `must_exist`, an id that a gateway claimed is a new device's.
     ///
     /// # Errors
-    /// [`ServiceError::Wrong`] with the field, [`ServiceError::PreconditionFailed`], [`ServiceError::NotFound`] for the manifest,
-    /// or for the device when `must_exist`.
+    /// [`ServiceError::Wrong`] with the field, [`ServiceError::PreconditionFailed`], [`ServiceError::Forbidden`] for an approval,
+    /// [`ServiceError::NotFound`] for the manifest, or for the device when `must_exist`.
     pub async fn register(
         &self,
         id: DeviceId,

@@ -46,6 +46,14 @@ pub struct DeviceFile {
     pub ignored: Vec<String>,
 }
 
+impl DeviceFile {
+    /// Whether a line that can be read has a key or a thumbprint.
+    pub fn has_credentials(&self) -> bool {
+        let mut lines = self.lines.iter().flatten();
+        lines.any(|line| line.keys.iter().chain(&line.thumbprints).any(Option::is_some))
+    }
+}
+
 /// Reads a file. Each line stands for itself: what is wrong with one does not keep the others.
 ///
 /// # Errors

@@ -1,0 +1,184 @@
+//! What a custom role does not allow: parts of requests that do what another permission is for, and changes of people and tokens by
+//! who may not make them, or not any more.
+
+#![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
+
+mod common;
+
+use central::store::StoreError;
+use central_core::access::further::{ALWAYS, FURTHER, Further};
+use central_core::access::permission::{Permission, Permissions};
+use common::{Central, start};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZg==";
+const THUMBPRINT: &str = "0123456789ABCDEF0123456789ABCDEF01234567";
+
+/// Makes a role or changes it.
+async fn role(central: &Central, id: &str, permissions: Permissions) {
+    let ids: Vec<&str> = permissions.iter().map(Permission::id).collect();
+    let body = json!({"displayName": format!("Role {id}"), "permissions": ids});
+    central.put(&format!("/api/ext/roles/{id}"), body).await;
+}
+
+/// A token with a role of these permissions and what they need, both of this name, in place of an earlier one.
+async fn token(central: &Central, name: &str, permissions: &[Permission]) -> String {
+    role(central, name, Permissions::of(permissions).with_needs()).await;
+    let _ = central.send(Method::DELETE, &format!("/api/apiTokens/{name}"), None).await;
+    let body = json!({"roles": [{"role": name}]});
+    let made = central.put(&format!("/api/apiTokens/{name}"), body).await;
+    made["token"].as_str().unwrap().to_owned()
+}
+
+/// The status and, of a refusal, its message.
+async fn send(
+    central: &Central,
+    token: &str,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> (u16, String) {
+    let (status, answer) = central.send_as(token, method, path, body).await;
+    (status, answer["error"]["message"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Changes rows of the store as damage would.
+async fn in_store(central: &Central, statement: &'static str) {
+    let work = central.started.store().submit(move |c| Ok::<_, StoreError>(c.execute(statement, [])?));
+    assert_eq!(work.await.unwrap(), 1, "{statement}");
+}
+
+fn manifest() -> Value {
+    json!({"modulesContent": {
+        "$edgeAgent": {"properties.desired": {"schemaVersion": "1.1", "modules": {
+            "sensor": {"version": "1", "type": "docker", "status": "running", "restartPolicy": "always",
+                "settings": {"image": "sensor:1", "createOptions": "{}"}}}}},
+        "$edgeHub": {"properties.desired": {"schemaVersion": "1.1", "routes": {},
+            "storeAndForwardConfiguration": {"timeToLiveSecs": 7200}}}}})
+}
+
+fn csv(column: &str, value: &str) -> Value {
+    json!({"csv": format!("IOTC_DEVICEID,{column}\r\npress-9,{value}\r\n")})
+}
+
+/// A request for an operation, with a part that needs another permission, or without it.
+fn request(operation: &str, part: &str, has_part: bool) -> (Method, String, Option<Value>) {
+    let (method, path) = operation.split_once(' ').unwrap();
+    let method: Method = method.parse().unwrap();
+    let module = if part.contains("$edgeAgent") && has_part { "$edgeAgent" } else { "sensor" };
+    let mut path = path
+        .replace("{device_id}", "gw")
+        .replace("{module_name}", module)
+        .replace("{component_name}", "modules");
+    let mut body = (method != Method::GET).then(|| json!({}));
+    match part {
+        "deploymentManifest" if has_part => body = Some(json!({"deploymentManifest": null})),
+        "expand=deploymentManifest" if has_part => path += "?expand=deploymentManifest",
+        "a module $edgeAgent or $edgeHub" if path.ends_with("/twin") => path += &format!("?module={module}"),
+        "enabled of a device that waits for approval" if has_part => body = Some(json!({"enabled": true})),
+        "csv with keys or thumbprints" if has_part => body = Some(csv("IOTC_SASKEY_PRIMARY", KEY)),
+        "csv with keys or thumbprints" => body = Some(csv("IOTC_DEVICENAME", "Press 9")),
+        "keys" if has_part => body = Some(json!({"keys": true})),
+        "every request" => assert!(has_part),
+        _ => assert!(!has_part || part.contains("$edgeAgent"), "{part} is not known here"),
+    }
+    (method, path, body)
+}
+
+/// Generated: whoever has every permission but one, and those that need it, is refused exactly the part that the one is for.
+#[tokio::test]
+async fn each_part_with_a_permission_of_its_own_is_refused_to_who_has_all_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central
+        .put("/api/devices/gw", json!({"type": ["iotEdge"], "deploymentManifest": {"data": manifest()}}))
+        .await;
+    for Further { part, permission, operations } in FURTHER {
+        let without = |other: &Permission| !Permissions::of(&[*other]).with_needs().has(*permission);
+        let others: Vec<Permission> = Permission::all().filter(without).collect();
+        let name = permission.id().to_lowercase();
+        let others = token(&central, &name, &others).await;
+        for operation in *operations {
+            in_store(&central, "UPDATE devices SET is_waiting = 1 WHERE id = 'gw'").await;
+            let (method, path, body) = request(operation, part, true);
+            let (status, message) = send(&central, &others, method.clone(), &path, body.clone()).await;
+            let names_it = (*part == ALWAYS || message.contains(part)) && message.contains(permission.id());
+            assert!(status == 403 && names_it, "{operation} with {part}: {status} {message}");
+            let (status, _) = send(&central, &central.token, method, &path, body).await;
+            assert!(![401, 403].contains(&status), "{operation} with {part} by an administrator: {status}");
+            if *part != ALWAYS {
+                let (method, path, body) = request(operation, part, false);
+                let (status, message) = send(&central, &others, method, &path, body).await;
+                assert!(![401, 403].contains(&status), "{operation} without {part}: {status} {message}");
+            }
+        }
+    }
+    central.end().await;
+}
+
+#[tokio::test]
+async fn a_manifest_is_assigned_by_a_device_only_by_who_may_deploy() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.put("/api/deploymentManifests/line", json!({"data": manifest()})).await;
+    central.put("/api/devices/gw", json!({"type": ["iotEdge"], "deploymentManifest": {"id": "line"}})).await;
+    let updates = token(&central, "updates", &[Permission::DeviceInstancesCreate]).await;
+    let deploys =
+        token(&central, "deploys", &[Permission::DeviceInstancesCreate, Permission::EdgeManifestsDeploy])
+            .await;
+    let full = "/api/devices/gw?expand=deploymentManifest";
+    let before = central.get(full).await;
+    for assignment in [json!({"id": "line"}), json!({"data": manifest()}), Value::Null] {
+        for (method, path) in [
+            (Method::PUT, "/api/devices/gw"),
+            (Method::PATCH, "/api/devices/gw"),
+            (Method::PUT, "/api/devices/new"),
+        ] {
+            let body = json!({"type": ["iotEdge"], "deploymentManifest": assignment});
+            let (status, message) = send(&central, &updates, method.clone(), path, Some(body)).await;
+            let names_it = message.contains("deploymentManifest") && message.contains("edgeManifests.deploy");
+            assert!(status == 403 && names_it, "{method} {path} {assignment}: {status} {message}");
+        }
+    }
+    assert_eq!(central.get(full).await, before, "nothing of the device has changed");
+    assert_eq!(central.send(Method::GET, "/api/devices/new", None).await.0, 404);
+    let renamed = json!({"displayName": "Gateway"});
+    assert_eq!(send(&central, &updates, Method::PATCH, "/api/devices/gw", Some(renamed)).await.0, 200);
+    let (status, _) = send(&central, &updates, Method::GET, full, None).await;
+    assert_eq!(status, 403, "it sees no manifests");
+    for assignment in [Value::Null, json!({"data": manifest()})] {
+        let body = json!({"deploymentManifest": assignment});
+        let (status, message) = send(&central, &deploys, Method::PATCH, full, Some(body)).await;
+        assert_eq!(status, 200, "{message}");
+    }
+    central.end().await;
+}
+
+#[tokio::test]
+async fn keys_and_thumbprints_are_imported_only_by_who_may_set_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let creates = token(&central, "creates", &[Permission::DeviceInstancesCreate]).await;
+    for (column, value) in [
+        ("IOTC_SASKEY_PRIMARY", KEY.to_owned()),
+        ("IOTC_SASKEY_PRIMARY,IOTC_SASKEY_SECONDARY", format!("{KEY},{KEY}")),
+        ("IOTC_X509THUMBPRINT_PRIMARY", THUMBPRINT.to_owned()),
+        // Also behind lines that cannot be read, and lines without any.
+        ("IOTC_X509THUMBPRINT_PRIMARY", format!("\r\n,no id\r\npress-8,{THUMBPRINT}")),
+    ] {
+        for path in ["/api/ext/devices/import", "/api/ext/devices/import/preview"] {
+            let (status, message) =
+                send(&central, &creates, Method::POST, path, Some(csv(column, &value))).await;
+            let names_it = message.contains("csv") && message.contains("connectivity.manageInstance");
+            assert!(status == 403 && names_it, "{path} {column}: {status} {message}");
+        }
+    }
+    assert_eq!(central.get("/api/ext/operations").await["value"], json!([]), "none was begun");
+    // An empty column is no key, and a line that cannot be done sets none.
+    let plain = csv("IOTC_SASKEY_PRIMARY,IOTC_SASKEY_SECONDARY", &format!(",\r\npress-8,,{KEY}"));
+    let (status, message) =
+        send(&central, &creates, Method::POST, "/api/ext/devices/import", Some(plain)).await;
+    assert_eq!(status, 202, "{message}");
+    central.end().await;
+}

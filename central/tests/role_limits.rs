@@ -182,3 +182,19 @@ async fn keys_and_thumbprints_are_imported_only_by_who_may_set_them() {
     assert_eq!(status, 202, "{message}");
     central.end().await;
 }
+
+#[tokio::test]
+async fn a_token_works_that_somebody_made_who_may_see_no_secrets() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let makes = token(&central, "makes", &[Permission::ApiTokensCreate]).await;
+    let body = Some(json!({"roles": [{"role": "makes"}]}));
+    let (status, made) = central.send_as(&makes, Method::PUT, "/api/apiTokens/made", body).await;
+    assert_eq!(status, 200, "{made}");
+    let line = made["token"].as_str().unwrap();
+    let (status, shown) = central.send_as(line, Method::GET, "/api/apiTokens/made", None).await;
+    assert_eq!((status, shown.get("token")), (200, None), "it is shown once");
+    let audited = central.get("/api/ext/audit?path=/api/apiTokens/made").await.to_string();
+    assert!(audited.contains("/api/apiTokens/made") && !audited.contains("sig="), "{audited}");
+    central.end().await;
+}

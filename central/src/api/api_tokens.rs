@@ -14,6 +14,7 @@ use super::links::ListAddress;
 use super::list::Page;
 use super::paging::Paging;
 use super::roles;
+use super::shown::MadeForCaller;
 use crate::clock::now_ms;
 use crate::error::ServiceError;
 use crate::people::assigned;
@@ -136,7 +137,7 @@ pub(super) async fn put(
     Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfToken>,
     Body(request): Body<TokenRequest>,
-) -> Answer<Json<TokenBody>> {
+) -> Answer<(Extension<MadeForCaller>, Json<TokenBody>)> {
     if let Some(id) = request.id.as_ref().filter(|id| **id != of.token_id) {
         let why = format!("id: found `{id}`; the path says `{}`", of.token_id);
         return Err(ApiError::unprocessable(why));
@@ -160,7 +161,7 @@ pub(super) async fn put(
         }
         Ok(TokenBody { token: Some(new.line), ..body(&new.grant, assigned.kept) })
     };
-    Ok(Json(services.store.submit(insert).await?))
+    Ok((Extension(MadeForCaller), Json(services.store.submit(insert).await?)))
 }
 
 /// Revokes an API token: its next request is refused.

@@ -8,9 +8,12 @@ mod common;
 use central::store::StoreError;
 use central_core::access::further::{ALWAYS, FURTHER, Further};
 use central_core::access::permission::{Permission, Permissions};
-use common::{Central, start};
+use common::browser::{Browser, PASSWORD};
+use common::{Central, STEP, start};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZg==";
 const THUMBPRINT: &str = "0123456789ABCDEF0123456789ABCDEF01234567";
@@ -29,6 +32,19 @@ async fn token(central: &Central, name: &str, permissions: &[Permission]) -> Str
     let body = json!({"roles": [{"role": name}]});
     let made = central.put(&format!("/api/apiTokens/{name}"), body).await;
     made["token"].as_str().unwrap().to_owned()
+}
+
+/// A user with these roles, in a browser.
+async fn user(central: &Central, name: &str, roles: &[&str]) -> Browser {
+    central.put(&format!("/api/users/{name}"), person(name, roles)).await;
+    let password = format!("/api/ext/users/{name}/password");
+    central.ok(Method::POST, &password, Some(json!({"password": PASSWORD}))).await;
+    central.sign_in(name, PASSWORD).await
+}
+
+fn person(email: &str, roles: &[&str]) -> Value {
+    let roles: Vec<Value> = roles.iter().map(|role| json!({"role": role})).collect();
+    json!({"type": "email", "email": email, "roles": roles})
 }
 
 /// The status and, of a refusal, its message.
@@ -197,4 +213,83 @@ async fn a_token_works_that_somebody_made_who_may_see_no_secrets() {
     let audited = central.get("/api/ext/audit?path=/api/apiTokens/made").await.to_string();
     assert!(audited.contains("/api/apiTokens/made") && !audited.contains("sig="), "{audited}");
     central.end().await;
+}
+
+/// A request of which central has the head and waits for the body.
+struct Half {
+    stream: TcpStream,
+    body: String,
+}
+
+impl Half {
+    /// The interim answer says that the request was admitted.
+    async fn begin(central: &Central, token: &str, (method, path, body): (&str, &str, Value)) -> Self {
+        let mut stream = TcpStream::connect(central.started.http).await.unwrap();
+        let body = body.to_string();
+        let head = format!(
+            "{method} {path}?api-version=2022-10-31-preview HTTP/1.1\r\nHost: x\r\nAuthorization: {token}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut interim = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+        tokio::time::timeout(STEP, stream.read_exact(&mut interim)).await.unwrap().unwrap();
+        assert!(interim.starts_with(b"HTTP/1.1 100"), "{}", String::from_utf8_lossy(&interim));
+        Self { stream, body }
+    }
+
+    /// Sends the body, and gives the status.
+    async fn end(mut self) -> u16 {
+        self.stream.write_all(self.body.as_bytes()).await.unwrap();
+        let mut line = [0; "HTTP/1.1 200".len()];
+        tokio::time::timeout(STEP, self.stream.read_exact(&mut line)).await.unwrap().unwrap();
+        std::str::from_utf8(&line[9..]).unwrap().parse().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn who_was_revoked_while_a_request_arrived_gives_nobody_anything_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.set_up(dir.path()).await;
+    user(&central, "eve", &["viewer"]).await;
+    role(&central, "other", Permissions::of(&[Permission::RolesView])).await;
+    let all: Vec<Permission> = Permission::all().collect();
+    let mut hasty = token(&central, "hasty", &all).await;
+    let requests = || {
+        [
+            ("PUT", "/api/users/mallory", person("mallory", &["administrator"])),
+            ("PATCH", "/api/users/eve", json!({"roles": [{"role": "administrator"}]})),
+            ("POST", "/api/ext/users/eve/password", json!({"password": "another horse battery"})),
+            ("PUT", "/api/apiTokens/mallory", json!({"roles": [{"role": "administrator"}]})),
+            ("PUT", "/api/ext/roles/mallory", json!({"displayName": "M", "permissions": ["roles.view"]})),
+            ("PATCH", "/api/ext/roles/other", json!({"displayName": "Mine"})),
+        ]
+    };
+    // Once the role has lost all but one permission, and once the token is revoked.
+    for (status, method) in [(403, Method::PUT), (401, Method::DELETE)] {
+        for request in requests() {
+            let (_, path, _) = request;
+            let half = Half::begin(&central, &hasty, request).await;
+            if method == Method::PUT {
+                role(&central, "hasty", Permissions::of(&[Permission::DeviceInstancesView])).await;
+            } else {
+                central.ok(Method::DELETE, "/api/apiTokens/hasty", None).await;
+            }
+            assert_eq!(half.end().await, status, "{path}");
+            hasty = token(&central, "hasty", &all).await;
+        }
+    }
+    for path in ["/api/users/mallory", "/api/apiTokens/mallory", "/api/ext/roles/mallory"] {
+        assert_eq!(central.send(Method::GET, path, None).await.0, 404, "{path}");
+    }
+    assert_eq!(central.get("/api/ext/roles/other").await["displayName"], "Role other");
+    assert_eq!(central.get("/api/users/eve").await["roles"], json!([{"role": viewer_id()}]));
+    assert!(central.sign_in("eve", PASSWORD).await.is_signed_in().await, "the password is the old one");
+    central.end().await;
+}
+
+/// As IoT Central's API shows the viewer's role.
+fn viewer_id() -> &'static str {
+    central::people::roles::of(central::token::Role::Viewer).id
 }

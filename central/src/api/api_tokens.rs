@@ -18,7 +18,7 @@ use super::shown::MadeForCaller;
 use crate::clock::now_ms;
 use crate::error::ServiceError;
 use crate::people::assigned;
-use crate::people::caller::Caller;
+use crate::people::authority::RequestAuthority;
 use crate::services::Services;
 use crate::store::Store;
 use crate::store::tokens;
@@ -134,7 +134,7 @@ pub(super) async fn get(
     responses((status = 200, body = TokenBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn put(
     State(services): State<Services>,
-    Extension(caller): Extension<Caller>,
+    Extension(authority): Extension<RequestAuthority>,
     StrictPath(of): StrictPath<OfToken>,
     Body(request): Body<TokenRequest>,
 ) -> Answer<(Extension<MadeForCaller>, Json<TokenBody>)> {
@@ -148,7 +148,7 @@ pub(super) async fn put(
     let expires_ms = request.expires_ms(now_ms)?;
     let hub = services.enrollment.hub().to_owned();
     let insert = move |c: &Connection| {
-        let assigned = assigned::check(c, request.roles, caller.permissions)?;
+        let assigned = assigned::check(c, request.roles, authority.held(c)?)?;
         let new = token::create(&hub, &name, assigned.roles, now_ms, expires_ms);
         if !tokens::insert(c, &new.hash, &new.grant)? {
             return Err(ApiError::conflict(format!(
@@ -169,10 +169,12 @@ pub(super) async fn put(
     security(("token" = [])), responses((status = 204), (status = 404, body = ErrorBody)))]
 pub(super) async fn delete(
     State(store): State<Store>,
+    Extension(authority): Extension<RequestAuthority>,
     StrictPath(of): StrictPath<OfToken>,
 ) -> Answer<StatusCode> {
     let delete = move |c: &Connection| {
-        if tokens::delete(c, &of.token_id)? { Ok(()) } else { Err(no_token(&of.token_id)) }
+        authority.held(c)?;
+        if tokens::delete(c, &of.token_id)? { Ok(()) } else { Err(ApiError::from(no_token(&of.token_id))) }
     };
     store.submit(delete).await?;
     Ok(StatusCode::NO_CONTENT)

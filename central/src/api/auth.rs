@@ -16,7 +16,7 @@ use percent_encoding::percent_decode_str;
 
 use super::answers::{Answers, Identity};
 use super::caller::ClientAddress;
-use super::credentials::{Credential, Credentials};
+use super::credentials::Credentials;
 use super::error::ApiError;
 use super::links::PublicAddress;
 use super::log_path::is_log;
@@ -30,6 +30,7 @@ use crate::deployments::quotes::ManifestQuotes;
 use crate::services::Services;
 use crate::store::Store;
 
+use crate::people::authority::{Credential, RequestAuthority};
 use crate::people::caller::{Caller, Who};
 use crate::people::service::People;
 use crate::store::{StoreError, tokens};
@@ -105,7 +106,10 @@ impl Access {
         let path = request.uri().path().to_owned();
         // A log is read from its gateway: what waits for another machine holds no turn meanwhile.
         let waits = !is_read(request.method()) || is_log(&path);
+        let authority =
+            RequestAuthority { credential: credential.clone(), needed: permission(request.method(), &path) };
         let extensions = request.extensions_mut();
+        extensions.insert(authority);
         extensions.insert(caller);
         extensions.insert(credential);
         extensions.insert(self.answers.clone());
@@ -246,6 +250,14 @@ fn check(caller: &Caller, request: &Parts) -> Result<(), ApiError> {
         check_version(request.uri.query().unwrap_or(""), !path.starts_with("/api/ext/"))?;
     }
     Ok(())
+}
+
+/// The permission that an operation needs.
+fn permission(method: &Method, path: &str) -> Option<Permission> {
+    match needed(method, path) {
+        Some(Needed::One(permission)) => Some(permission),
+        Some(Needed::Nothing) | None => None,
+    }
 }
 
 fn check_origin(request: &Parts) -> Result<(), ApiError> {

@@ -14,34 +14,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::now_ms;
-use crate::store::{Store, StoreError, sessions, tokens};
+use crate::people::authority::Credential;
+use crate::store::{Store, StoreError};
 
 /// How often the store is read.
 const EVERY: Duration = Duration::from_secs(1);
-
-/// The credential that admitted a request.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Credential {
-    /// An API token, by its hash.
-    Token(String),
-    /// A session, by its hash.
-    Session(String),
-}
-
-impl Credential {
-    /// What it allows now; `None` when it has ended.
-    fn permissions(&self, c: &rusqlite::Connection, now_ms: u64) -> rusqlite::Result<Option<Permissions>> {
-        Ok(match self {
-            Self::Token(hash) => {
-                let grant = tokens::find(c, hash)?;
-                grant.filter(|grant| grant.expires_ms > now_ms).map(|grant| grant.roles.permissions())
-            }
-            Self::Session(hash) => {
-                sessions::find(c, hash, now_ms)?.map(|session| session.user.roles.permissions())
-            }
-        })
-    }
-}
 
 #[derive(Debug)]
 struct Watched {

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::clock::now_ms;
 use crate::commands::module_logs::LogError;
 use crate::error::ServiceError;
+use crate::people::authority::AuthorityError;
 use crate::store::StoreError;
 
 /// Azure clients read the code here when they do not read the body.
@@ -163,6 +164,17 @@ impl From<ServiceError> for ApiError {
             }
         };
         Self { status, code, message }
+    }
+}
+
+impl From<AuthorityError> for ApiError {
+    fn from(error: AuthorityError) -> Self {
+        let message = chain(&error).to_string();
+        match error {
+            AuthorityError::Ended => Self::unauthorized(message),
+            AuthorityError::Lost(_) => Self::forbidden(message),
+            AuthorityError::Store(error) => error.into(),
+        }
     }
 }
 

@@ -25,13 +25,14 @@ use utoipa::IntoParams;
 
 use super::answers::{Answers, Identity};
 use super::caller::ClientAddress;
-use super::credentials::{Credential, Credentials, Watch};
+use super::credentials::{Credentials, Watch};
 use super::error::{Answer, ApiError, ErrorBody};
 use super::query::QueryPairs;
 use crate::deployments::quotes::{GatewayQuotes, ManifestQuotes};
 use crate::live::ring::{Batch, Event};
 use crate::live::shares::Subscriber;
 use crate::live::{LiveFeed, Subscription};
+use crate::people::authority::Credential;
 use crate::people::caller::Caller;
 use crate::services::Services;
 use edge_core::redact::{self, Named};

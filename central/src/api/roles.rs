@@ -15,7 +15,7 @@ use super::error::{Answer, ApiError, ErrorBody};
 use super::extract::{ApiVersion, Body, StrictPath};
 use super::list::Page;
 use crate::people::assigned::AssignmentError;
-use crate::people::caller::Caller;
+use crate::people::authority::RequestAuthority;
 use crate::people::custom_roles::{self, RoleError};
 use crate::people::roles;
 use crate::store::{Store, StoreError, roles as store_roles};
@@ -257,7 +257,7 @@ impl OfRole {
     security(("token" = [])), responses((status = 200, body = RoleWithPermissions)))]
 pub(super) async fn put(
     State(store): State<Store>,
-    Extension(caller): Extension<Caller>,
+    Extension(authority): Extension<RequestAuthority>,
     StrictPath(of): StrictPath<OfRole>,
     Body(request): Body<RoleRequest>,
 ) -> Answer<Json<RoleWithPermissions>> {
@@ -269,7 +269,7 @@ pub(super) async fn put(
         display_name: request.display_name,
         permissions: permissions(&request.permissions),
     };
-    let put = move |c: &Connection| custom_roles::put(c, &role, caller.permissions);
+    let put = move |c: &Connection| Ok::<_, ApiError>(custom_roles::put(c, &role, authority.held(c)?)?);
     Ok(Json((&store.submit(put).await?).into()))
 }
 
@@ -278,19 +278,20 @@ pub(super) async fn put(
     security(("token" = [])), responses((status = 200, body = RoleWithPermissions), (status = 404, body = ErrorBody)))]
 pub(super) async fn patch(
     State(store): State<Store>,
-    Extension(caller): Extension<Caller>,
+    Extension(authority): Extension<RequestAuthority>,
     StrictPath(of): StrictPath<OfRole>,
     Body(request): Body<RoleUpdate>,
 ) -> Answer<Json<RoleWithPermissions>> {
     of.check(request.id.as_deref())?;
     let patch = move |c: &Connection| {
+        let held = authority.held(c)?;
         let stored = custom_roles::get(c, &of.role_id)?;
         let role = CustomRole {
             display_name: request.display_name.unwrap_or(stored.display_name),
             permissions: request.permissions.as_deref().map_or(stored.permissions, permissions),
             id: stored.id,
         };
-        custom_roles::put(c, &role, caller.permissions)
+        Ok::<_, ApiError>(custom_roles::put(c, &role, held)?)
     };
     Ok(Json((&store.submit(patch).await?).into()))
 }
@@ -300,8 +301,13 @@ pub(super) async fn patch(
     responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(super) async fn delete(
     State(store): State<Store>,
+    Extension(authority): Extension<RequestAuthority>,
     StrictPath(of): StrictPath<OfRole>,
 ) -> Answer<StatusCode> {
-    store.submit(move |c| custom_roles::remove(c, &of.role_id)).await?;
+    let remove = move |c: &Connection| {
+        authority.held(c)?;
+        Ok::<_, ApiError>(custom_roles::remove(c, &of.role_id)?)
+    };
+    store.submit(remove).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -42,6 +42,7 @@ impl From<PeopleError> for ApiError {
             | PeopleError::LastAdministrator(_)
             | PeopleError::TooMany(_) => Self::conflict(message),
             PeopleError::Assignment(error) => error.into(),
+            PeopleError::Authority(error) => error.into(),
             PeopleError::Rule(_) => Self::unprocessable(message),
             PeopleError::Hashing(_) | PeopleError::SetupFile(_) => Self::internal(message),
             PeopleError::Store(error) => error.into(),

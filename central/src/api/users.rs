@@ -20,6 +20,7 @@ use super::paging::Paging;
 use super::roles;
 use crate::people::accounts::{self, Account};
 use crate::people::assigned::{self, Assigned};
+use crate::people::authority::RequestAuthority;
 use crate::people::caller::Caller;
 use crate::people::error::PeopleError;
 use crate::people::names::{InvalidUserName, UserName};
@@ -162,13 +163,14 @@ pub(super) async fn get(
     security(("token" = [])), responses((status = 200, body = UserBody)))]
 pub(super) async fn put(
     State(store): State<Store>,
-    Extension(caller): Extension<Caller>,
+    Extension(authority): Extension<RequestAuthority>,
     StrictPath(of): StrictPath<OfUser>,
     Body(request): Body<UserRequest>,
 ) -> Answer<Json<UserBody>> {
     let (id, name) = (check_id(&of, request.id.as_deref())?, name(&request.email)?);
     let put = move |c: &Connection| {
-        let assigned = assigned::check(c, request.roles, caller.permissions)?;
+        let held = authority.held(c)?;
+        let assigned = assigned::check(c, request.roles, held)?;
         let user = accounts::put(c, &Account { id, name, assigned })?;
         body(c, &user)
     };
@@ -180,16 +182,17 @@ pub(super) async fn put(
     security(("token" = [])), responses((status = 200, body = UserBody), (status = 404, body = ErrorBody)))]
 pub(super) async fn patch(
     State(store): State<Store>,
-    Extension(caller): Extension<Caller>,
+    Extension(authority): Extension<RequestAuthority>,
     StrictPath(of): StrictPath<OfUser>,
     Body(request): Body<UserUpdate>,
 ) -> Answer<Json<UserBody>> {
     let id = check_id(&of, request.id.as_deref())?;
     let new_name = request.email.as_deref().map(name).transpose()?;
     let patch = move |c: &Connection| {
+        let held = authority.held(c)?;
         let stored = accounts::get(c, id.as_str())?;
         let assigned = match request.roles {
-            Some(assignments) => assigned::check(c, assignments, caller.permissions)?,
+            Some(assignments) => assigned::check(c, assignments, held)?,
             None => Assigned { kept: users::roles(c, &stored.id)?, roles: stored.roles },
         };
         let account = Account { name: new_name.unwrap_or(stored.name), id: stored.id, assigned };
@@ -205,9 +208,14 @@ pub(super) async fn patch(
     responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(super) async fn delete(
     State(store): State<Store>,
+    Extension(authority): Extension<RequestAuthority>,
     StrictPath(of): StrictPath<OfUser>,
 ) -> Answer<StatusCode> {
-    store.submit(move |c| accounts::remove(c, &of.user_id)).await?;
+    let remove = move |c: &Connection| {
+        authority.held(c)?;
+        accounts::remove(c, &of.user_id)
+    };
+    store.submit(remove).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -229,6 +237,7 @@ pub(super) struct PasswordRequest {
 pub(super) async fn set_password(
     Extension(people): Extension<Arc<People>>,
     Extension(caller): Extension<Caller>,
+    Extension(authority): Extension<RequestAuthority>,
     Extension(from): Extension<ClientAddress>,
     StrictPath(of): StrictPath<OfUser>,
     Body(request): Body<PasswordRequest>,
@@ -250,7 +259,7 @@ pub(super) async fn set_password(
                 "the password of another user needs the permission users.manage",
             ));
         }
-        None => people.set_password(&caller, &of.user_id, &request.password).await?,
+        None => people.set_password(authority, &of.user_id, &request.password).await?,
     }
     Ok(StatusCode::NO_CONTENT)
 }

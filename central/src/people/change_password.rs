@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::accounts::{get, set_hash};
-use super::caller::Caller;
+use super::authority::RequestAuthority;
 use super::error::PeopleError;
 use super::names::UserName;
 use super::password::{self, HashQueue, NewPassword};
@@ -12,19 +12,24 @@ use super::service::People;
 use crate::store::users;
 
 impl People {
-    /// Sets the password of a user, with which `caller` can sign in as that user.
+    /// Sets the password of a user, with which the maker of the request can sign in as that user.
     ///
     /// # Errors
-    /// [`PeopleError::Unknown`], [`PeopleError::MayDoMore`], [`PeopleError::Rule`], [`PeopleError::Hashing`].
-    pub async fn set_password(&self, caller: &Caller, id: &str, password: &str) -> Result<(), PeopleError> {
+    /// [`PeopleError::Authority`], [`PeopleError::Unknown`], [`PeopleError::MayDoMore`], [`PeopleError::Rule`], [`PeopleError::Hashing`].
+    pub async fn set_password(
+        &self,
+        authority: RequestAuthority,
+        id: &str,
+        password: &str,
+    ) -> Result<(), PeopleError> {
         let id = id.to_owned();
         let user_id = id.clone();
         let user = self.store.read(move |c| get(c, &user_id)).await?;
         let hash = self.hasher.hash(NewPassword::new(password, &user.name)?, HashQueue::Known).await?;
-        let (id, held) = (user.id, caller.permissions);
+        let id = user.id;
         let set = self.store.submit(move |c| {
             let user = get(c, id.as_str())?;
-            if !user.roles.permissions().is_within(held) {
+            if !user.roles.permissions().is_within(authority.held(c)?) {
                 return Err(PeopleError::MayDoMore(user.name));
             }
             set_hash(c, id.as_str(), &hash)

@@ -1,6 +1,7 @@
 //! Why something about a user was not done.
 
 use super::assigned::AssignmentError;
+use super::authority::AuthorityError;
 use super::names::UserName;
 use super::password::{HashingError, PasswordRule};
 use super::setup_code::SetupFileError;
@@ -39,8 +40,13 @@ pub enum PeopleError {
     #[error("{0} users are there already; remove one first")]
     TooMany(u32),
     /// 403.
-    #[error("user `{0}` may do more than you; only who may do all of it sets the password")]
+    #[error(
+        "user `{0}` may do more than you; only who may do all of it sets the password"
+    )]
     MayDoMore(UserName),
+    /// 401, 403 or 503.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
     /// 403, 422 or 503.
     #[error(transparent)]
     Assignment(#[from] AssignmentError),

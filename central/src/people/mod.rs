@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod assigned;
+pub mod authority;
 pub mod caller;
 mod change_password;
 pub mod custom_roles;

@@ -293,3 +293,100 @@ async fn who_was_revoked_while_a_request_arrived_gives_nobody_anything_any_more(
 fn viewer_id() -> &'static str {
     central::people::roles::of(central::token::Role::Viewer).id
 }
+
+#[tokio::test]
+async fn another_name_to_sign_in_with_is_given_only_by_who_may_do_as_much() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.set_up(dir.path()).await;
+    let mut admin = user(&central, "admin-2", &["administrator"]).await;
+    let people = token(&central, "people", &[Permission::UsersManage]).await;
+    user(&central, "eve", &["people"]).await;
+    for (method, body) in
+        [(Method::PATCH, json!({"email": "lost"})), (Method::PUT, person("lost", &["people"]))]
+    {
+        let (status, message) = send(&central, &people, method, "/api/users/admin-2", Some(body)).await;
+        assert!(status == 403 && message.contains("may do more"), "{status} {message}");
+    }
+    assert!(admin.is_signed_in().await);
+    assert!(central.sign_in("admin-2", PASSWORD).await.is_signed_in().await);
+    for (id, email) in [("admin-2", "admin-2"), ("eve", "eve-2")] {
+        let body = Some(json!({"email": email}));
+        let (status, message) =
+            send(&central, &people, Method::PATCH, &format!("/api/users/{id}"), body).await;
+        assert_eq!(status, 200, "{id}: {message}");
+    }
+    // One's own is one's own, and who may do everything renames anybody.
+    let (status, answer) =
+        admin.send(Method::PATCH, "/api/users/admin-2", Some(json!({"email": "admin-3"}))).await;
+    assert_eq!(status, 200, "{answer}");
+    central.patch("/api/users/admin-2", json!({"email": "admin-4"})).await;
+    central.end().await;
+}
+
+#[tokio::test]
+async fn a_user_whose_role_cannot_be_read_may_do_everything_as_far_as_its_password_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.set_up(dir.path()).await;
+    let people = token(&central, "people", &[Permission::UsersManage]).await;
+    role(&central, "night-shift", Permissions::ALL).await;
+    user(&central, "eve", &["people", "night-shift"]).await;
+    in_store(&central, "UPDATE roles SET permissions = '{broken' WHERE id = 'night-shift'").await;
+    let password = || Some(json!({"password": "another horse battery"}));
+    for (method, path, body) in [
+        (Method::POST, "/api/ext/users/eve/password", password()),
+        (Method::PATCH, "/api/users/eve", Some(json!({"email": "lost"}))),
+    ] {
+        let (status, message) = send(&central, &people, method, path, body).await;
+        assert!(status == 403 && message.contains("may do more"), "{path}: {status} {message}");
+    }
+    assert!(central.sign_in("eve", PASSWORD).await.is_signed_in().await);
+    central.ok(Method::POST, "/api/ext/users/eve/password", password()).await;
+    // Given by name, it would be given again once it is whole.
+    role(&central, "night-shift", Permissions::of(&[Permission::RolesView])).await;
+    let (status, message) =
+        send(&central, &people, Method::POST, "/api/ext/users/eve/password", password()).await;
+    assert_eq!(status, 204, "{message}");
+    central.end().await;
+}
+
+#[tokio::test]
+async fn roles_that_cannot_be_read_are_not_taken_away_with_another_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.set_up(dir.path()).await;
+    role(&central, "night-shift", Permissions::of(&[Permission::DeviceInstancesView])).await;
+    let mut browser = user(&central, "eve", &["night-shift"]).await;
+    in_store(&central, "UPDATE users SET roles = '{broken' WHERE id = 'eve'").await;
+    let renamed = || json!({"email": "eve-2"});
+    let (status, message) =
+        send(&central, &central.token, Method::PATCH, "/api/users/eve", Some(renamed())).await;
+    assert!(status == 409 && message.contains("roles") && message.contains("`eve`"), "{status} {message}");
+    assert_eq!(central.get("/api/users/eve").await["email"], "eve");
+    assert_eq!(browser.get("/api/devices").await.0, 200, "the role is there");
+    let whole = json!({"email": "eve-2", "roles": [{"role": "night-shift"}]});
+    central.patch("/api/users/eve", whole.clone()).await;
+    assert_eq!(central.get("/api/users/eve").await["roles"], whole["roles"]);
+    central.patch("/api/users/eve", renamed()).await;
+    assert_eq!(browser.get("/api/devices").await.0, 200);
+    central.end().await;
+}
+
+#[tokio::test]
+async fn the_same_roles_again_end_no_session_whatever_the_case_of_their_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.set_up(dir.path()).await;
+    for id in ["a", "B", "c"] {
+        role(&central, id, Permissions::of(&[Permission::RolesView])).await;
+    }
+    let mut browser = user(&central, "eve", &["a", "B", "c"]).await;
+    for roles in [["a", "B", "c"], ["C", "b", "A"]] {
+        central.put("/api/users/eve", person("eve", &roles)).await;
+        assert!(browser.is_signed_in().await, "{roles:?}");
+    }
+    central.put("/api/users/eve", person("eve", &["a", "B"])).await;
+    assert!(!browser.is_signed_in().await, "other roles");
+    central.end().await;
+}

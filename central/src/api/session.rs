@@ -40,6 +40,7 @@ impl From<PeopleError> for ApiError {
             PeopleError::SetUpAlready
             | PeopleError::NameTaken(_)
             | PeopleError::LastAdministrator(_)
+            | PeopleError::UnreadableRoles(_)
             | PeopleError::TooMany(_) => Self::conflict(message),
             PeopleError::Assignment(error) => error.into(),
             PeopleError::Authority(error) => error.into(),

@@ -171,7 +171,7 @@ pub(super) async fn put(
     let put = move |c: &Connection| {
         let held = authority.held(c)?;
         let assigned = assigned::check(c, request.roles, held)?;
-        let user = accounts::put(c, &Account { id, name, assigned })?;
+        let user = accounts::put(c, &Account { id, name, assigned }, held)?;
         body(c, &user)
     };
     Ok(Json(store.submit(put).await?))
@@ -193,10 +193,15 @@ pub(super) async fn patch(
         let stored = accounts::get(c, id.as_str())?;
         let assigned = match request.roles {
             Some(assignments) => assigned::check(c, assignments, held)?,
-            None => Assigned { kept: users::roles(c, &stored.id)?, roles: stored.roles },
+            None => {
+                // What is written in their place would take them away.
+                let kept = users::roles_to_keep(c, &stored.id)?;
+                let kept = kept.ok_or_else(|| PeopleError::UnreadableRoles(stored.id.clone()))?;
+                Assigned { kept, roles: stored.roles }
+            }
         };
         let account = Account { name: new_name.unwrap_or(stored.name), id: stored.id, assigned };
-        let user = accounts::put(c, &account)?;
+        let user = accounts::put(c, &account, held)?;
         body(c, &user)
     };
     Ok(Json(store.submit(patch).await?))

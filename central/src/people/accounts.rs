@@ -57,17 +57,17 @@ pub fn add(c: &Connection, name: &UserName, role: &str, hash: &str) -> Result<Us
     }
     let assigned = assigned::check(c, vec![RoleAssignment::of_site(role)], Permissions::ALL)?;
     let account = Account { id: name.clone(), name: name.clone(), assigned };
-    let user = put(c, &account)?;
+    let user = put(c, &account, Permissions::ALL)?;
     users::set_password(c, &user.id, hash)?;
     Ok(user)
 }
 
 /// Adds a user without a password, or changes one. Another role ends the user's sessions: what an open page shows and offers
-/// is of the role before.
+/// is of the role before. `held` is what the maker of the change may do: with another name, the user may sign in no more.
 ///
 /// # Errors
-/// [`PeopleError::NameTaken`], [`PeopleError::LastAdministrator`], [`PeopleError::TooMany`].
-pub fn put(c: &Connection, account: &Account) -> Result<User, PeopleError> {
+/// [`PeopleError::MayDoMore`], [`PeopleError::NameTaken`], [`PeopleError::LastAdministrator`], [`PeopleError::TooMany`].
+pub fn put(c: &Connection, account: &Account, held: Permissions) -> Result<User, PeopleError> {
     let taken = || PeopleError::NameTaken(account.name.clone());
     let roles = &account.assigned.roles;
     let user = match users::get(c, account.id.as_str())? {
@@ -92,6 +92,9 @@ pub fn put(c: &Connection, account: &Account) -> Result<User, PeopleError> {
             if roles.built_in != Some(Role::Administrator) {
                 check_not_last(c, &stored)?;
             }
+            if account.name != stored.name {
+                check_within(c, &stored, held)?;
+            }
             let changed = User { name: account.name.clone(), roles: roles.clone(), ..stored.clone() };
             if !users::update(c, &changed)? {
                 return Err(taken());
@@ -104,6 +107,16 @@ pub fn put(c: &Connection, account: &Account) -> Result<User, PeopleError> {
     };
     users::put_roles(c, &user.id, &account.assigned.kept)?;
     Ok(user)
+}
+
+/// Checks that a user may do no more than who has `held`. A role that cannot be read may have been any.
+///
+/// # Errors
+/// [`PeopleError::MayDoMore`].
+pub(super) fn check_within(c: &Connection, user: &User, held: Permissions) -> Result<(), PeopleError> {
+    let is_unclear = users::has_unreadable_roles(c, user)?;
+    let most = if is_unclear { Permissions::ALL } else { user.roles.permissions() };
+    if most.is_within(held) { Ok(()) } else { Err(PeopleError::MayDoMore(user.name.clone())) }
 }
 
 /// Removes a user with its sessions.

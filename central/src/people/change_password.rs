@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::accounts::{get, set_hash};
+use super::accounts::{check_within, get, set_hash};
 use super::authority::RequestAuthority;
 use super::error::PeopleError;
 use super::names::UserName;
@@ -28,10 +28,7 @@ impl People {
         let hash = self.hasher.hash(NewPassword::new(password, &user.name)?, HashQueue::Known).await?;
         let id = user.id;
         let set = self.store.submit(move |c| {
-            let user = get(c, id.as_str())?;
-            if !user.roles.permissions().is_within(authority.held(c)?) {
-                return Err(PeopleError::MayDoMore(user.name));
-            }
+            check_within(c, &get(c, id.as_str())?, authority.held(c)?)?;
             set_hash(c, id.as_str(), &hash)
         });
         set.await?;

@@ -41,9 +41,12 @@ pub enum PeopleError {
     TooMany(u32),
     /// 403.
     #[error(
-        "user `{0}` may do more than you; only who may do all of it sets the password"
+        "user `{0}` may do more than you; only who may do all of it sets the password or the name to sign in with"
     )]
     MayDoMore(UserName),
+    /// 409.
+    #[error("roles: those of user `{0}` cannot be read; write them in this request too")]
+    UnreadableRoles(UserName),
     /// 401, 403 or 503.
     #[error(transparent)]
     Authority(#[from] AuthorityError),

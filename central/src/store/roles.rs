@@ -95,6 +95,15 @@ pub(super) fn of(c: &Connection, holder: Holder<'_>) -> rusqlite::Result<Vec<Cus
     unreadable::rows("roles", statement.query_map([key], role)?).collect()
 }
 
+/// How many custom roles somebody has for the whole site, those that cannot be read included.
+pub(super) fn count_of(c: &Connection, holder: Holder<'_>) -> rusqlite::Result<u32> {
+    let (table, column, key) = holder.place();
+    let query = format!(
+        "SELECT count(*) FROM roles WHERE id IN (SELECT role FROM {table} WHERE {column} = ?1 AND organization = '')"
+    );
+    c.prepare_cached(&query)?.query_row([key], |row| row.get(0))
+}
+
 /// Notes which custom roles somebody has: those of `assignments`, and no others.
 pub(super) fn assign(
     c: &Connection,

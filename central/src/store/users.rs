@@ -84,11 +84,25 @@ pub fn put_roles(connection: &Connection, id: &UserName, roles: &[RoleAssignment
     custom_roles::assign(connection, Holder::User(id.as_str()), roles)
 }
 
-/// The role assignments that say more than the built-in role; none when there are none.
-pub fn roles(connection: &Connection, id: &UserName) -> rusqlite::Result<Vec<RoleAssignment>> {
+/// The role assignments that say more than the built-in role; none when there are none, and `None` when they cannot be read.
+pub fn roles_to_keep(
+    connection: &Connection,
+    id: &UserName,
+) -> rusqlite::Result<Option<Vec<RoleAssignment>>> {
     let mut statement = connection.prepare_cached("SELECT id, roles FROM users WHERE id = ?1")?;
     let found = statement.query_row([id.as_str()], |row| json_column(row, "roles"));
-    Ok(unreadable::row("users", found)?.unwrap_or_default())
+    unreadable::row("users", found)
+}
+
+/// As [`roles_to_keep`], to show them: none when they cannot be read.
+pub fn roles(connection: &Connection, id: &UserName) -> rusqlite::Result<Vec<RoleAssignment>> {
+    Ok(roles_to_keep(connection, id)?.unwrap_or_default())
+}
+
+/// Whether a user has a custom role that cannot be read.
+pub fn has_unreadable_roles(connection: &Connection, user: &User) -> rusqlite::Result<bool> {
+    let count = custom_roles::count_of(connection, Holder::User(user.id.as_str()))?;
+    Ok(count as usize != user.roles.custom.len())
 }
 
 /// Sets the hash of a password. Returns false when nobody has the id.

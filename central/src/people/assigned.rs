@@ -90,7 +90,8 @@ pub fn check(
         return Err(AssignmentError::NoneOfSite);
     }
     check_held(roles.permissions(), held)?;
-    roles.custom.sort_by(|one, other| one.id.as_str().cmp(other.id.as_str()));
+    // As the store gives them, which takes capital letters for small ones.
+    roles.custom.sort_by_key(|role| role.id.as_str().to_ascii_lowercase());
     let says_no_more = roles.custom.is_empty() && assignments.len() == 1;
     Ok(Assigned { roles, kept: if says_no_more { Vec::new() } else { assignments } })
 }

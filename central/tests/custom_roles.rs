@@ -226,19 +226,21 @@ async fn a_role_in_use_is_deleted_once_nobody_has_it() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.put(PATH, watching()).await;
-    for name in ["u1", "u2"] {
-        user(&central, name, "night-shift").await;
-    }
+    user(&central, "u1", "night-shift").await;
+    let (status, answer) = central.send(Method::DELETE, PATH, None).await;
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(status == 409 && message.contains("1 user and 0 API tokens;"), "{status} {message}");
+    user(&central, "u2", "night-shift").await;
     token(&central, "t", "night-shift").await;
     let deleted = async || {
         let (status, answer) = central.send(Method::DELETE, PATH, None).await;
         (status, answer["error"]["message"].as_str().unwrap_or_default().to_owned())
     };
     let (status, message) = deleted().await;
-    assert!(status == 409 && message.contains("2 users and 1 API tokens"), "{status} {message}");
+    assert!(status == 409 && message.contains("2 users and 1 API token;"), "{status} {message}");
     central.patch("/api/users/u1", json!({"roles": [{"role": "viewer"}]})).await;
     central.ok(Method::DELETE, "/api/users/u2", None).await;
-    assert!(deleted().await.1.contains("0 users and 1 API tokens"));
+    assert!(deleted().await.1.contains("0 users and 1 API token;"));
     central.ok(Method::DELETE, "/api/apiTokens/t", None).await;
     assert_eq!(deleted().await.0, 204);
     assert_eq!(central.get("/api/users/u1").await["roles"], json!([{"role": "viewer"}]));

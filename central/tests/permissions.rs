@@ -11,6 +11,8 @@ use central_core::access::permission::{Permission, Permissions};
 use common::browser::{Browser, PASSWORD};
 use common::described::concrete;
 use common::{Central, STEP, start};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
@@ -249,8 +251,8 @@ async fn every_operation_is_for_its_roles_whether_they_come_with_a_token_or_a_se
 const RANDOM_ROLES: usize = 6;
 
 /// Permissions of which each was chosen by a coin, and what these need.
-fn random_permissions() -> Permissions {
-    let coins: u64 = rand::random();
+fn random_permissions(random: &mut StdRng) -> Permissions {
+    let coins: u64 = random.random();
     let chosen = Permission::all().enumerate().filter(|(at, _)| coins >> at & 1 == 1);
     let chosen: Permissions = chosen.map(|(_, permission)| permission).collect();
     // A role has one at least.
@@ -274,15 +276,18 @@ async fn with_custom_role(central: &Central, id: &str, permissions: Permissions)
     (central.sign_in(id, PASSWORD).await, token["token"].as_str().unwrap().to_owned())
 }
 
-/// Generated: each operation is allowed exactly to the custom roles that have its permission.
+/// Generated: each operation is allowed exactly to the custom roles that have its permission. `LINESIDE_SEED` repeats a run.
 #[tokio::test]
 async fn every_operation_is_for_the_custom_roles_that_have_its_permission_and_no_others() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;
     central.set_up(dir.path()).await;
     let (mut allowed, mut refused) = (0, 0);
+    let seed = std::env::var("LINESIDE_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    println!("LINESIDE_SEED={seed}");
+    let mut random = StdRng::seed_from_u64(seed);
     for number in 0..RANDOM_ROLES {
-        let permissions = random_permissions();
+        let permissions = random_permissions(&mut random);
         let ids: Vec<&str> = permissions.iter().map(Permission::id).collect();
         let (browser, token) = with_custom_role(&central, &format!("random-{number}"), permissions).await;
         for described in operations().into_iter().filter(|described| described.permission.is_some()) {

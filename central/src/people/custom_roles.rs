@@ -32,7 +32,9 @@ pub enum RoleError {
     TooMany(u32),
     /// 409.
     #[error(
-        "role `{id}` is in use by {users} users and {tokens} API tokens; give the users other roles and revoke the tokens first"
+        "role `{id}` is in use by {} and {}; give the users other roles and revoke the tokens first",
+        counted(*users, "user"),
+        counted(*tokens, "API token")
     )]
     InUse { id: RoleId, users: u32, tokens: u32 },
     /// 422.
@@ -56,6 +58,11 @@ impl From<rusqlite::Error> for RoleError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Store(error.into())
     }
+}
+
+/// A number and what it counts.
+fn counted(number: u32, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Checks that an id is not that of a built-in role, by which scripts and the command line name it.

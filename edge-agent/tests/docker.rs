@@ -437,7 +437,8 @@ async fn without_a_deployment_nothing_is_touched_and_a_strangers_container_never
     let b: ModuleId = gateway.name("b").parse().unwrap();
     let status = gateway
         .until("a is told and b runs", |s| {
-            s.outcome.description.contains(&stranger) && s.observed.modules.contains_key(&b)
+            let b = s.observed.modules.get(&b);
+            s.outcome.description.contains(&stranger) && b.is_some_and(|b| b.state == ContainerState::Running)
         })
         .await;
     assert_eq!(status.outcome.code, 500);

@@ -382,7 +382,7 @@ async fn a_role_is_made_given_changed_and_removed_beside_a_running_server() {
     done(&["role", "set", "night", "--permission", "roles.view"]);
     assert_eq!(get("/api/devices?api-version=1.0", &token).await.status(), 403);
     assert_eq!(get("/api/ext/roles", &token).await.status(), 200);
-    assert!(refused(&["role", "remove", "night"]).contains("1 users and 1 API tokens"));
+    assert!(refused(&["role", "remove", "night"]).contains("1 user and 1 API token"));
 
     // What takes no output makes a failure of every command, and none of them panics.
     for arguments in [

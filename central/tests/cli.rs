@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
 use std::io::{BufRead as _, BufReader};
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -22,9 +23,33 @@ fn central(dir: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// A central that serves; killed when this is dropped, also by a test that failed.
+struct Serving(Child);
+
+impl Deref for Serving {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Serving {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // An error: it has ended.
+        let _ended = self.0.kill().and_then(|()| self.0.wait());
+    }
+}
+
 /// Starts serving; gives the process and the URL that its ready line names.
-fn serve(dir: &Path) -> (Child, String) {
-    let mut child = central(dir, &["serve"]).spawn().unwrap();
+fn serve(dir: &Path) -> (Serving, String) {
+    let mut child = Serving(central(dir, &["serve"]).spawn().unwrap());
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let ready =
         lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("central ready"))).unwrap().unwrap();

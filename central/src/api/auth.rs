@@ -92,26 +92,24 @@ impl Access {
     }
 }
 
-/// Who was admitted, and by which credential.
+/// Who was admitted, and by what.
 struct Admitted {
     caller: Caller,
-    credential: Credential,
+    authority: RequestAuthority,
 }
 
 impl Access {
     /// The answer to a request that may be made, as its maker may see it. It is made beside the async threads.
     async fn answer(&self, admitted: Admitted, mut request: Request, next: Next) -> Response {
-        let Admitted { caller, credential } = admitted;
+        let Admitted { caller, authority } = admitted;
         let (identity, permissions) = (Identity::of(&caller), caller.permissions);
         let path = request.uri().path().to_owned();
         // A log is read from its gateway: what waits for another machine holds no turn meanwhile.
         let waits = !is_read(request.method()) || is_log(&path);
-        let authority =
-            RequestAuthority { credential: credential.clone(), needed: permission(request.method(), &path) };
         let extensions = request.extensions_mut();
+        extensions.insert(authority.credential.clone());
         extensions.insert(authority);
         extensions.insert(caller);
-        extensions.insert(credential);
         extensions.insert(self.answers.clone());
         extensions.insert(self.credentials.clone());
         if path == STREAM {
@@ -211,22 +209,21 @@ fn is_read(method: &Method) -> bool {
 /// Who makes a request, when that one may. Who is known and may not is written down.
 async fn admit(access: &Access, request: &Parts, address: ClientAddress) -> Result<Admitted, ApiError> {
     let (method, path) = (&request.method, request.uri.path());
-    let admitted = caller(access, request, address).await?;
-    let caller = &admitted.caller;
-    if let Err(refused) = check(caller, request) {
+    let (caller, credential) = caller(access, request, address).await?;
+    let needed = check(&caller, request).inspect_err(|refused| {
         if refused.is_forbidden() && !is_read(method) {
-            let entry = audited::entry(Some(caller), EntryKind::Refused, method, path, address);
+            let entry = audited::entry(Some(&caller), EntryKind::Refused, method, path, address);
             access.people.audit().note(entry, 403);
         }
-        return Err(refused);
-    }
+    })?;
     if !is_read(method) {
         tracing::info!(kind = caller.kind(), name = caller.name(), method = %method, path, "change was requested");
     }
-    Ok(admitted)
+    Ok(Admitted { caller, authority: RequestAuthority { credential, needed } })
 }
 
-fn check(caller: &Caller, request: &Parts) -> Result<(), ApiError> {
+/// Checks that a request may be made; the permission that it needs.
+fn check(caller: &Caller, request: &Parts) -> Result<Option<Permission>, ApiError> {
     let path = request.uri.path();
     check_origin(request)?;
     if caller.session().is_some() {
@@ -238,26 +235,18 @@ fn check(caller: &Caller, request: &Parts) -> Result<(), ApiError> {
         }
         _ => needed(&request.method, path),
     };
-    match needed {
-        Some(Needed::Nothing) => {}
-        Some(Needed::One(permission)) if caller.may(permission) => {}
+    let permission = match needed {
+        Some(Needed::Nothing) => None,
+        Some(Needed::One(permission)) if caller.may(permission) => Some(permission),
         Some(Needed::One(permission)) => return Err(lacks(caller, permission)),
         // Whoever may do everything learns from the router what is wrong with the path or the method.
-        None if caller.permissions == Permissions::ALL => {}
+        None if caller.permissions == Permissions::ALL => None,
         None => return Err(ApiError::not_found(format!("there is no operation {} {path}", request.method))),
-    }
+    };
     if path.starts_with("/api/") {
         check_version(request.uri.query().unwrap_or(""), !path.starts_with("/api/ext/"))?;
     }
-    Ok(())
-}
-
-/// The permission that an operation needs.
-fn permission(method: &Method, path: &str) -> Option<Permission> {
-    match needed(method, path) {
-        Some(Needed::One(permission)) => Some(permission),
-        Some(Needed::Nothing) | None => None,
-    }
+    Ok(permission)
 }
 
 fn check_origin(request: &Parts) -> Result<(), ApiError> {
@@ -324,7 +313,11 @@ fn password_of(path: &str) -> Option<String> {
     (of == "password").then(|| user.into_owned())
 }
 
-async fn caller(access: &Access, request: &Parts, address: ClientAddress) -> Result<Admitted, ApiError> {
+async fn caller(
+    access: &Access,
+    request: &Parts,
+    address: ClientAddress,
+) -> Result<(Caller, Credential), ApiError> {
     let Some(header) = request.headers.get(header::AUTHORIZATION) else {
         return of_session(access, request).await;
     };
@@ -338,14 +331,14 @@ async fn caller(access: &Access, request: &Parts, address: ClientAddress) -> Res
     }
     match of_token(access, presented).await {
         Err(error) if error.is_unauthorized() => Err(access.token_use.wrong(error, address).await),
-        other => other.map(|(grant, hash)| Admitted {
-            caller: Caller { permissions: grant.roles.permissions(), who: Who::Token(grant.name) },
-            credential: Credential::Token(hash),
+        other => other.map(|(grant, hash)| {
+            let caller = Caller { permissions: grant.roles.permissions(), who: Who::Token(grant.name) };
+            (caller, Credential::Token(hash))
         }),
     }
 }
 
-async fn of_session(access: &Access, request: &Parts) -> Result<Admitted, ApiError> {
+async fn of_session(access: &Access, request: &Parts) -> Result<(Caller, Credential), ApiError> {
     let secret = session::cookie(&request.headers).ok_or_else(|| {
         ApiError::unauthorized(
             "the Authorization header is missing; make a token with `central token create`, or sign in",
@@ -355,7 +348,7 @@ async fn of_session(access: &Access, request: &Parts) -> Result<Admitted, ApiErr
     let session = session.ok_or_else(|| ApiError::unauthorized("the session has ended; sign in again"))?;
     let permissions = session.user.roles.permissions();
     let credential = Credential::Session(session.hash.clone());
-    Ok(Admitted { caller: Caller { who: Who::Session(session), permissions }, credential })
+    Ok((Caller { who: Who::Session(session), permissions }, credential))
 }
 
 async fn of_token(access: &Access, presented: Option<Presented>) -> Result<(Grant, String), ApiError> {

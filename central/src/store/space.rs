@@ -119,21 +119,24 @@ impl Space {
         disk
     }
 
+    /// Bytes of the file system that central may still take.
+    fn available(&self) -> Result<u64, std::io::Error> {
+        let stat = rustix::fs::statvfs(&self.dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
     /// Pages of the file that hold nothing are space too, if the disk has them: the file does not grow before they are used.
     fn free(&self, connection: &Connection) -> Result<u64, std::io::Error> {
-        let stat = rustix::fs::statvfs(&self.dir)?;
         let pages = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
         let within = pages("PRAGMA freelist_count").and_then(|count| Ok(count * pages("PRAGMA page_size")?));
         let (_, holes) = length_and_holes(&self.dir.join(FILE));
         let within = within.map_err(std::io::Error::other)?.unsigned_abs().saturating_sub(holes);
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize).saturating_add(within))
+        Ok(self.available()?.saturating_add(within))
     }
 
     /// How much history may be deleted by one commit now: what goes is written to the log before.
     pub(super) fn trim_bytes_max(&self) -> u64 {
-        let available =
-            rustix::fs::statvfs(&self.dir).map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
-        (available / self.trim_part).clamp(1, TRIM_BYTES_MAX)
+        (self.available().unwrap_or(0) / self.trim_part).clamp(1, TRIM_BYTES_MAX)
     }
 
     /// Notes whether what was deleted in one commit fitted into the log.

@@ -66,6 +66,20 @@ fn output(dir: &Path, arguments: &[&str]) -> Output {
     output
 }
 
+/// Runs a command that succeeds; what it printed.
+fn done(dir: &Path, arguments: &[&str]) -> String {
+    let output = output(dir, arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+/// Runs a command that is refused; the error.
+fn refused(dir: &Path, arguments: &[&str]) -> String {
+    let output = output(dir, arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output.stdout));
+    text(&output.stderr)
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -303,16 +317,8 @@ fn a_file_argument_that_is_no_file_is_refused_with_what_it_is() {
 async fn a_user_is_added_beside_a_running_server_signs_in_and_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     let (mut child, url) = serve(dir.path());
-    let done = |arguments: &[&str]| {
-        let output = output(dir.path(), arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-        text(&output.stdout)
-    };
-    let refused = |arguments: &[&str]| {
-        let output = output(dir.path(), arguments);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output.stdout));
-        text(&output.stderr)
-    };
+    let done = |arguments: &[&str]| done(dir.path(), arguments);
+    let refused = |arguments: &[&str]| refused(dir.path(), arguments);
     let status = async |user: &str, password: &str| {
         let request = reqwest::Client::new().post(format!("{url}/api/ext/session"));
         let body = serde_json::json!({"user": user, "password": password});
@@ -370,16 +376,8 @@ async fn a_user_is_added_beside_a_running_server_signs_in_and_is_removed() {
 async fn a_role_is_made_given_changed_and_removed_beside_a_running_server() {
     let dir = tempfile::tempdir().unwrap();
     let (mut child, url) = serve(dir.path());
-    let done = |arguments: &[&str]| {
-        let output = output(dir.path(), arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
-        text(&output.stdout)
-    };
-    let refused = |arguments: &[&str]| {
-        let output = output(dir.path(), arguments);
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {}", text(&output.stdout));
-        text(&output.stderr)
-    };
+    let done = |arguments: &[&str]| done(dir.path(), arguments);
+    let refused = |arguments: &[&str]| refused(dir.path(), arguments);
     let (view, update) = ("deviceInstances.view", "deviceInstances.update");
     done(&["role", "add", "night", "--name", "Night shift", "--permission", view]);
     assert!(refused(&["role", "add", "Night", "--permission", view]).contains("there is a role `night`"));

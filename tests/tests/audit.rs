@@ -38,7 +38,8 @@ async fn queue(site: &Site, name: &str) -> Value {
     queues.iter().find(|queue| queue["name"] == name).unwrap_or_else(|| panic!("{name}: {status}")).clone()
 }
 
-/// Turns one bit in the middle of the oldest segment of a queue.
+/// Turns one bit in the first half of a queue's largest segment but the last: each start may begin a new one, so that the oldest may
+/// be almost empty, and the last has space allocated ahead.
 fn damage(dir: &Path) {
     let mut segments: Vec<_> = std::fs::read_dir(dir)
         .unwrap()
@@ -46,8 +47,11 @@ fn damage(dir: &Path) {
         .filter(|path| path.extension().is_some_and(|extension| extension == "segment"))
         .collect();
     segments.sort();
-    let mut file = std::fs::File::options().read(true).write(true).open(&segments[0]).unwrap();
-    let place = SeekFrom::Start(20_000);
+    let last = segments.pop().unwrap();
+    let len = |path: &Path| path.metadata().unwrap().len();
+    let path = segments.into_iter().max_by_key(|path| len(path)).unwrap_or(last);
+    let place = SeekFrom::Start((len(&path) / 2).min(20_000));
+    let mut file = std::fs::File::options().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
     file.seek(place).unwrap();
     file.read_exact(&mut byte).unwrap();

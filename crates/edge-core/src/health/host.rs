@@ -93,7 +93,10 @@ pub(super) fn clock_offset(facts: &Facts) -> Option<Verdict> {
     let offset_ms = facts.daemon.as_ref()?.clock_offset_ms?;
     let secs = offset_ms.unsigned_abs().div_ceil(1000);
     let direction = if offset_ms > 0 { "ahead of" } else { "behind" };
-    let evidence = format!("this clock is {} {direction} central's", duration(secs));
+    let evidence = match offset_ms.unsigned_abs() {
+        0..1000 => "this clock is less than a second from central's".to_owned(),
+        _ => format!("this clock is {} {direction} central's", duration(secs)),
+    };
     let mend =
         "set both clocks by a time server (`timedatectl set-ntp true`), and find out which of them is wrong";
     match offset_ms.unsigned_abs() {

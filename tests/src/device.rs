@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result, bail};
 use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, Publish, QoS};
 use serde_json::Value;
 
+use crate::STEP;
 use crate::leaf::LeafOptions;
+use crate::patient;
 
-/// What a step may take.
-const STEP: Duration = Duration::from_secs(60);
 /// Between two attempts to connect.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
@@ -28,8 +28,10 @@ impl Device {
     ///
     /// # Errors
     /// When it is not.
-    pub async fn once(options: MqttOptions) -> Result<Self> {
-        let (client, mut events) = AsyncClient::new(options, 100);
+    pub async fn once(mut options: MqttOptions) -> Result<Self> {
+        // It pings only when it is read from, which a test may not do for a while.
+        options.set_keep_alive(Duration::ZERO);
+        let (client, mut events) = patient::client(options, 100);
         match tokio::time::timeout(STEP, events.poll()).await.context("no CONNACK came")?? {
             Event::Incoming(Packet::ConnAck(ack)) => {
                 Ok(Self { client, events, found_session: ack.session_present, kept: VecDeque::new() })

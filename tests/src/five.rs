@@ -9,10 +9,9 @@ use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::STEP;
+use crate::patient::CONNECT_SECS;
 use crate::raw::Login;
-
-/// How long an answer may take on a busy machine whose disk is full.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a PUBACK says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +35,9 @@ impl Device {
         if let Some((user, password)) = &login.account {
             options.set_credentials(user, password);
         }
-        options.set_keep_alive(Duration::from_secs(30));
+        options.set_keep_alive(Duration::from_secs(30)).set_connection_timeout(CONNECT_SECS);
         let (client, mut events) = AsyncClient::new(options, 10);
-        match tokio::time::timeout(PATIENCE, events.poll()).await.context("no CONNACK")?? {
+        match tokio::time::timeout(STEP, events.poll()).await.context("no CONNACK")?? {
             Event::Incoming(Packet::ConnAck(_)) => {}
             other => bail!("{other:?} instead of CONNACK"),
         }
@@ -80,7 +79,7 @@ impl Device {
     }
 
     async fn answer(&mut self) -> Result<Answer> {
-        let answer = tokio::time::timeout(PATIENCE, self.answers.recv()).await.context("no PUBACK")?;
+        let answer = tokio::time::timeout(STEP, self.answers.recv()).await.context("no PUBACK")?;
         answer.context("the connection ended before the PUBACK")
     }
 
@@ -91,7 +90,7 @@ impl Device {
 
     /// The next message: its topic and its body.
     pub async fn message(&mut self) -> Result<(String, Vec<u8>)> {
-        let message = tokio::time::timeout(PATIENCE, self.messages.recv()).await.context("no message")?;
+        let message = tokio::time::timeout(STEP, self.messages.recv()).await.context("no message")?;
         let message = message.context("the connection ended before the message")?;
         Ok((String::from_utf8_lossy(&message.topic).into_owned(), message.payload.to_vec()))
     }

@@ -102,7 +102,7 @@ impl LeafOptions {
         if let Some(ca) = &self.ca {
             options.set_transport(Transport::Tls(TlsConfiguration::Rustls(ca.clone())));
         }
-        AsyncClient::new(options, 100)
+        crate::patient::client(options, 100)
     }
 }
 

@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod line;
 pub mod name_server;
 pub mod null_sink;
+pub mod patient;
 pub mod port;
 pub mod probe;
 pub mod process;
@@ -21,3 +22,7 @@ pub mod raw;
 pub mod rest;
 pub mod site;
 pub mod thin_disk;
+
+/// What one step of a test may take before it counts as failed. An event ends each wait, so it is as long as a busy machine of two slow
+/// cores may need at its worst: nobody waits for it but a test that fails.
+pub const STEP: std::time::Duration = std::time::Duration::from_secs(180);

@@ -1,14 +1,11 @@
 //! MQTT 3.1.1 by hand: packets built once and sent as bytes, answers read by their place. What a load generator and a
 //! misbehaving client need, and a client library does not give.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// How long the other side may take to answer a CONNECT or a SUBSCRIBE on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::STEP;
 
 #[derive(Debug, Clone)]
 pub struct Login {
@@ -90,9 +87,9 @@ impl Login {
 
 async fn answer<const LENGTH: usize>(stream: &mut TcpStream) -> Result<[u8; LENGTH]> {
     let mut answer = [0; LENGTH];
-    match tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await {
+    match tokio::time::timeout(STEP, stream.read_exact(&mut answer)).await {
         Ok(read) => read.map(|_| answer).context("the connection was closed"),
-        Err(_) => bail!("no answer within {PATIENCE:?}"),
+        Err(_) => bail!("no answer within {STEP:?}"),
     }
 }
 

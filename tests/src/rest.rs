@@ -6,6 +6,8 @@ use anyhow::{Context as _, Result, bail};
 use reqwest::Method;
 use serde_json::Value;
 
+use crate::STEP;
+
 /// A client with a token.
 #[derive(Clone)]
 pub struct Rest {
@@ -28,11 +30,7 @@ impl Rest {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request
-            .timeout(Duration::from_secs(60))
-            .send()
-            .await
-            .with_context(|| format!("{method} {path}"))?;
+        let response = request.timeout(STEP).send().await.with_context(|| format!("{method} {path}"))?;
         let status = response.status().as_u16();
         let text = response.text().await?;
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::Null)))

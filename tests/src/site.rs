@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::Instant;
 
+use crate::STEP;
 use crate::crowd::each;
 use crate::leaf::LeafOptions;
 use crate::line::Line;
@@ -21,7 +22,9 @@ use crate::raw::Login;
 use crate::rest::{Rest, eventually};
 
 /// How long a program may take to be ready, or to stop, on a busy two-core machine.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = STEP;
+/// How long it is waited for one that may never be ready.
+const TRIED: Duration = Duration::from_secs(60);
 
 /// The key of the devices that [`Site::add_here`] adds.
 pub const KEY_HERE: [u8; 32] = [7; 32];
@@ -357,7 +360,7 @@ impl Site {
         while Instant::now() < until {
             let Some(central) = &mut self.central else {
                 // Why it did not start is in its log, and may pass.
-                let _tried = self.start_central().await;
+                let _tried = tokio::time::timeout(TRIED, self.start_central()).await;
                 continue;
             };
             if let Ok(code) = tokio::time::timeout_at(until, central.wait()).await {
@@ -504,7 +507,7 @@ impl Site {
         let file = self.dir.join("manifest.json");
         std::fs::write(&file, manifest.to_string())?;
         let file = file.to_str().context("the path is not UTF-8")?;
-        let (code, out, error) = run(&mut self.agent_command(&["apply", file, "--wait", "60"])?).await?;
+        let (code, out, error) = run(&mut self.agent_command(&["apply", file, "--wait", "180"])?).await?;
         ensure!(code == 0, "edge-agent apply {file} exited {code}: {out} {error}");
         Ok(())
     }

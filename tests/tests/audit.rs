@@ -11,12 +11,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use site_tests::STEP;
 use site_tests::leaf::{Leaf, Seen};
 use site_tests::ledger;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 
-const STEP: Duration = Duration::from_secs(60);
 /// Each device and the queue of its route.
 const DEVICES: [(&str, &str); 3] =
     [("audit-short", "upstream@1"), ("audit-kept", "upstream@5.refuse"), ("audit-old", "upstream@9")];

@@ -9,11 +9,12 @@ use std::time::Duration;
 use reqwest::Method;
 use rumqttc::{AsyncClient, Event, EventLoop, Packet, Publish, QoS};
 use serde_json::{Value, json};
+use site_tests::STEP;
 use site_tests::leaf::LeafOptions;
+use site_tests::patient;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 
-const STEP: Duration = Duration::from_secs(60);
 const SENT: &str = "/api/ext/devices/leaf/messages/devicebound";
 
 /// A leaf that listens for messages and acknowledges them when the test says so.
@@ -26,8 +27,9 @@ struct Listening {
 impl Listening {
     async fn start(options: &LeafOptions) -> Self {
         let mut options = options.client(10).1.mqtt_options;
-        options.set_manual_acks(true);
-        let (client, events) = AsyncClient::new(options, 10);
+        // It pings only when it is read from, which the test does not do for a while.
+        options.set_manual_acks(true).set_keep_alive(Duration::ZERO);
+        let (client, events) = patient::client(options, 10);
         client.subscribe("devices/leaf/messages/devicebound/#", QoS::AtLeastOnce).await.unwrap();
         Self { client, events, received: VecDeque::new() }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use site_tests::STEP;
 use site_tests::client::{Client, Kind};
 use site_tests::docker;
 use site_tests::process::run;
@@ -19,8 +20,7 @@ const USER: &str = "night-shift";
 const PASSWORD: &str = "correct horse battery";
 const GATEWAY: &str = "console-gateway";
 /// Of one script: each of its steps has a limit of its own, and says which one it was.
-const SCRIPT_MAX: Duration = Duration::from_secs(300);
-const CONNECTED: Duration = Duration::from_secs(60);
+const SCRIPT_MAX: Duration = Duration::from_secs(900);
 
 /// A manifest without modules: what is tested is how it is written and how it arrives, which needs no Docker image.
 fn manifest(modules: &Value) -> Value {
@@ -35,7 +35,7 @@ async fn site(dir: &Path) -> Site {
     site.start_central().await.unwrap();
     site.init_gateway().await.unwrap();
     site.start_agent().await.unwrap();
-    site.gateway_connected(CONNECTED).await.unwrap();
+    site.gateway_connected(STEP).await.unwrap();
     site
 }
 
@@ -152,7 +152,7 @@ fn chatty_manifest() -> Value {
 
 /// Reads the log on central's machine, once the module has written.
 async fn log_by_command_line(site: &Site) -> String {
-    let read = eventually("the log of the module", CONNECTED, || async {
+    let read = eventually("the log of the module", STEP, || async {
         let arguments = ["module", "logs", GATEWAY, "chatty", "--grep", "pump"];
         let (code, out, _) = run(&mut site.central_command(&arguments)?).await?;
         Ok((code == 0 && !out.is_empty()).then_some(out))
@@ -193,7 +193,8 @@ const ENROLLED: [&str; 4] = ["press-10", "press-11", "press-12", "press-13"];
 /// Enrols devices by the unmodified Azure SDK once the browser has made their group, and sees the approved ones go on.
 async fn enrol(site: &Site) {
     let rest = site.rest().unwrap();
-    let group = eventually("the group that the browser makes", CONNECTED, || async {
+    // In its own time: a browser is started first.
+    let group = eventually("the group that the browser makes", SCRIPT_MAX, || async {
         let (status, approval) =
             rest.send(Method::GET, "/api/ext/enrollmentGroups/line-4/approval", None).await?;
         if status != 200 || approval["autoApprove"] != false {
@@ -213,19 +214,19 @@ async fn enrol(site: &Site) {
         let how = json!({"host": "localhost", "scope": group["idScope"], "id": id, "ca": site.central_ca(),
             "group_key": group["attestation"]["symmetricKey"]["primaryKey"]});
         client.command(&how).await.unwrap();
-        client.event("enrolling", CONNECTED).await.unwrap();
+        client.event("enrolling", STEP).await.unwrap();
         clients.push(client);
     }
     let rejected = clients.pop().unwrap();
     for client in &mut clients {
         let enrolled = client.event("enrolled", SCRIPT_MAX).await.unwrap();
         assert_eq!(enrolled["status"], "assigned", "{enrolled}");
-        client.event("sent", CONNECTED).await.unwrap();
+        client.event("sent", STEP).await.unwrap();
     }
     let ended = rejected.end(SCRIPT_MAX).await.unwrap_err().to_string();
     assert!(ended.contains("ServiceError") && ended.contains("401"), "{ended}");
     for client in clients {
-        client.end(CONNECTED).await.unwrap();
+        client.end(STEP).await.unwrap();
     }
 }
 

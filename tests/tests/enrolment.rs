@@ -3,16 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use site_tests::STEP;
 use site_tests::client::{Client, Kind};
 use site_tests::rest::eventually;
 use site_tests::site::{Site, hostname};
-
-const STEP: Duration = Duration::from_secs(60);
 
 /// Makes an enrolment group and says how a device enrols by it.
 async fn how(site: &Site, id: &str) -> Value {

@@ -7,13 +7,13 @@
 
 use std::time::Duration;
 
+use site_tests::STEP;
 use site_tests::job::exactly_once;
 use site_tests::leaf::Leaf;
 use site_tests::site::Site;
 use site_tests::thin_disk::{ThinDisk, forget_cached_pages};
 use tokio::time::Instant;
 
-const STEP: Duration = Duration::from_secs(60);
 const DEVICES: usize = 4;
 const INTERVAL: Duration = Duration::from_millis(4);
 /// Of one message, so that the store's files grow.

@@ -4,14 +4,13 @@
 
 use std::time::Duration;
 
+use site_tests::STEP;
 use site_tests::process::run;
 use site_tests::raw;
 use site_tests::site::Site;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
-
-const STEP: Duration = Duration::from_secs(60);
 
 fn with_limit(site: &mut Site, files: u32) {
     site.agent_in = ["prlimit".into(), format!("--nofile={files}:{files}"), "--".into()].to_vec();

@@ -15,13 +15,13 @@ use std::time::Duration;
 use loop_disk::Disk;
 use rumqttc::v5::mqttbytes::v5::PubAckReason;
 use serde_json::{Value, json};
+use site_tests::STEP;
 use site_tests::five::Device;
 use site_tests::ledger;
 use site_tests::process::run;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 
-const STEP: Duration = Duration::from_secs(60);
 const MIB: u64 = 1 << 20;
 const KEEP_FREE: u64 = 4 * MIB;
 /// One message.

@@ -13,7 +13,9 @@ use rumqttc::{Event, Packet, QoS};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde_json::{Value, json};
+use site_tests::STEP;
 use site_tests::leaf::{Leaf, LeafOptions, trust};
+use site_tests::patient;
 use site_tests::port::free_port;
 use site_tests::process::{Process, binary, run};
 use site_tests::rest::eventually;
@@ -22,8 +24,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio_rustls::TlsConnector;
-
-const STEP: Duration = Duration::from_secs(60);
 
 /// A manifest whose modules have no image here: they are known, and that is enough to call.
 fn manifest() -> Value {
@@ -238,7 +238,7 @@ async fn only_modules_of_the_gateway_call_and_only_what_listens_behind_it() {
         ("a module of another gateway", "/twins/other/modules/caller/methods", 404),
         ("a local user", "/twins/%24user:plc/methods", 400),
     ];
-    let echo = json!({"methodName": "echo", "payload": 1, "connectTimeoutInSeconds": 0, "responseTimeoutInSeconds": 5});
+    let echo = json!({"methodName": "echo", "payload": 1, "connectTimeoutInSeconds": 0, "responseTimeoutInSeconds": 60});
     eventually("both listen", STEP, || async {
         for path in [targets[0].1, targets[1].1] {
             if https.post(path, own, &callers[0].0.token, &echo).await.0 != 200 {
@@ -297,7 +297,7 @@ async fn only_modules_of_the_gateway_call_and_only_what_listens_behind_it() {
     let plain = |client_id: &str, name: &str, password: &str| {
         let mut options = rumqttc::MqttOptions::new(client_id, "127.0.0.1", site.gateway_mqtt);
         options.set_credentials(name, password);
-        rumqttc::AsyncClient::new(options, 10)
+        patient::client(options, 10)
     };
     let second = site.add_here(&["second".to_owned()]).await.unwrap();
     let (name, sas_token) = second[0].account.clone().unwrap();
@@ -319,7 +319,7 @@ async fn only_modules_of_the_gateway_call_and_only_what_listens_behind_it() {
     }
 
     // Operators, by their role; and the module no more once it is not deployed.
-    let echo = json!({"request": 1, "responseTimeout": 5});
+    let echo = json!({"request": 1, "responseTimeout": 60});
     let answered = rest.post("/api/devices/leaf/commands/echo", &echo).await.unwrap();
     assert_eq!(answered["responseCode"], 200);
     let mut none = manifest();

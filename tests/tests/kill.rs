@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, Packet, QoS};
+use rumqttc::{Event, MqttOptions, Outgoing, Packet, QoS};
 use serde_json::{Value, json};
+use site_tests::STEP;
 use site_tests::client::{Client, Kind};
+use site_tests::patient;
 use site_tests::raw::{self, Login};
 use site_tests::site::Site;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 
-const STEP: Duration = Duration::from_secs(60);
 const TOPIC: &str = "kill/stream";
 const RETAINED: &str = "kill/retained";
 /// Messages that a publisher has in flight.
@@ -85,7 +86,7 @@ impl Publisher {
         let (user, password) = login.account.clone().unwrap();
         let mut options = MqttOptions::new(&login.client_id, "127.0.0.1", site.gateway_mqtt);
         options.set_credentials(user, password).set_clean_session(false).set_inflight(WINDOW);
-        let (client, mut events) = AsyncClient::new(options, 10);
+        let (client, mut events) = patient::client(options, 10);
         let (seen, acknowledged) = watch::channel(BTreeSet::new());
         let (stop, mut stopped) = watch::channel(false);
         tokio::spawn(async move {

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use site_tests::STEP;
 use site_tests::fake_clock::FakeClock;
 use site_tests::leaf::{Leaf, LeafOptions, Seen};
 use site_tests::line::{Line, Shape};
@@ -18,18 +19,17 @@ use site_tests::raw::Login;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 
-const STEP: Duration = Duration::from_secs(60);
 /// The name of central in these tests, where it has one.
 const NAME: &str = "central.test";
 const DEVICES: usize = 15;
 /// The least that the gateway allows; with it a dead line is found in four seconds.
 const KEEP_ALIVE_SECS: u64 = 4;
 /// When a dead line must be known: in a keep-alive, and the rest is for a loaded machine. TCP alone would take a quarter of an hour.
-const FOUND_DEAD: Duration = Duration::from_secs(KEEP_ALIVE_SECS + 26);
+const FOUND_DEAD: Duration = Duration::from_secs(KEEP_ALIVE_SECS + 86);
 /// When everything that waited must have been sent.
-const DRAINED: Duration = Duration::from_secs(120);
+const DRAINED: Duration = Duration::from_secs(300);
 /// When a link must be there again: the longest wait between two attempts, 30 s, an attempt, and the rest for a loaded machine.
-const BACK: Duration = Duration::from_secs(90);
+const BACK: Duration = STEP;
 /// What a gateway without a link may use of one core, of a debug build too, when nobody talks to it.
 const IDLE_SHARE_MAX: f64 = 0.02;
 

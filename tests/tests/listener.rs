@@ -5,12 +5,11 @@
 use std::time::Duration;
 
 use rumqttc::{ConnectReturnCode, ConnectionError, Event, Packet, QoS};
+use site_tests::STEP;
 use site_tests::job::exactly_once;
 use site_tests::leaf::{Leaf, LeafOptions};
 use site_tests::rest::eventually;
 use site_tests::site::Site;
-
-const STEP: Duration = Duration::from_secs(60);
 
 async fn site(dir: &std::path::Path) -> Site {
     let mut site = Site::new(dir, "listener-gateway", false).unwrap();

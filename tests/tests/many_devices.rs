@@ -12,13 +12,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schemas::link::CHILDREN_MAX;
 use serde_json::json;
+use site_tests::STEP;
 use site_tests::crowd::each;
 use site_tests::leaf::LeafOptions;
 use site_tests::raw::Login;
 use site_tests::rest::{Rest, eventually};
 use site_tests::site::Site;
 
-const STEP: Duration = Duration::from_secs(120);
 /// How often one device comes and goes.
 const FLAPS: u64 = 20;
 /// What one coming or going may cost on the link: the id has 128 bytes, and a message of the link some more.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use site_tests::STEP;
 use site_tests::client::{Client, Kind, scripts};
 use site_tests::docker::docker;
 use site_tests::process::run;
@@ -13,9 +14,6 @@ use site_tests::rest::{Rest, eventually};
 use site_tests::site::Site;
 use site_tests::{docker, job};
 use tokio::process::Command;
-
-/// How long a step may take; the Python SDK waits 10 s before some of its retries.
-const STEP: Duration = Duration::from_secs(120);
 
 /// A device behind the same gateway, of which modules call a method.
 const LEAF: &str = "modules-leaf";
@@ -51,7 +49,7 @@ fn manifest() -> Value {
 async fn call(rest: &Rest, gateway: &str, module: &str, method: &str, request: &Value) -> Value {
     let path = format!("/api/devices/{gateway}/modules/{module}/commands/{method}");
     // After a restart of the agent an SDK comes back in its own time: the call waits for it.
-    let body = json!({"request": request, "responseTimeout": 30, "connectionTimeout": 30});
+    let body = json!({"request": request, "responseTimeout": 60, "connectionTimeout": 60});
     let answer = rest.post(&path, &body).await.unwrap();
     assert_eq!(answer["responseCode"], 200, "{answer}");
     answer["response"].clone()
@@ -64,7 +62,7 @@ async fn all_are_back(site: &Site) {
     let gateway = format!("/api/devices/{}/modules", site.gateway);
     for path in [format!("{gateway}/python"), format!("{gateway}/node"), format!("/api/devices/{LEAF}")] {
         let path = format!("{path}/commands/echo");
-        let body = json!({"request": {"is": "back"}, "responseTimeout": 30, "connectionTimeout": 30});
+        let body = json!({"request": {"is": "back"}, "responseTimeout": 60, "connectionTimeout": 60});
         eventually(&format!("an answer of {path}"), STEP, || async {
             let answer = rest.post(&path, &body).await?;
             Ok((answer["responseCode"] == 200).then_some(()))

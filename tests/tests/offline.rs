@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use rumqttc::Publish;
 use serde_json::{Value, json};
+use site_tests::STEP;
 use site_tests::device::Device;
 use site_tests::leaf::LeafOptions;
 use site_tests::process::run;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 use tokio::process::Command;
-
-const STEP: Duration = Duration::from_secs(60);
 
 async fn listening(options: &LeafOptions, filter: &str) -> Device {
     let mut device = Device::leaf(options).await.unwrap();

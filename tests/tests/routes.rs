@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use site_tests::STEP;
 use site_tests::five::Device;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 
-const STEP: Duration = Duration::from_secs(60);
 const BACKLOG: u64 = 500;
 
 /// The messages of a device in the order in which central received them, when there are so many.

@@ -7,11 +7,11 @@
 
 use std::time::{Duration, Instant};
 
+use site_tests::STEP;
 use site_tests::job::exactly_once;
 use site_tests::leaf::Leaf;
 use site_tests::site::Site;
 
-const STEP: Duration = Duration::from_secs(60);
 /// Each device's time between two messages.
 const INTERVAL: Duration = Duration::from_millis(40);
 

@@ -142,7 +142,7 @@ async fn site(dir: &std::path::Path, env: Vec<(&'static str, String)>) -> Site {
     let file = dir.join("manifest.json");
     std::fs::write(&file, manifest.to_string()).unwrap();
     let applied =
-        run(&mut site.agent_command(&["apply", file.to_str().unwrap(), "--wait", "120"]).unwrap()).await;
+        run(&mut site.agent_command(&["apply", file.to_str().unwrap(), "--wait", "240"]).unwrap()).await;
     let (code, out, error) = applied.unwrap();
     assert_eq!(code, 0, "{out} {error}");
     site

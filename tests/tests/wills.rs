@@ -8,12 +8,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use site_tests::STEP;
 use site_tests::client::{Client, Kind};
 use site_tests::leaf::{LeafOptions, trust};
 use site_tests::rest::eventually;
 use site_tests::site::Site;
-
-const STEP: Duration = Duration::from_secs(60);
 
 /// Starts `script` as a device with a will on its telemetry topic; it is connected when this returns.
 async fn with_will(kind: Kind, script: &str, device: &LeafOptions, how: Value, dir: &Path) -> Client {

@@ -1,7 +1,7 @@
 //! MQTT 3.1.1.
 
 use anyhow::Result;
-use rumqttc::{AsyncClient, Event, LastWill, MqttOptions, Outgoing, Packet, Transport, qos};
+use rumqttc::{Event, LastWill, MqttOptions, Outgoing, Packet, Transport, qos};
 use serde_json::json;
 use tokio::sync::mpsc::Receiver;
 
@@ -16,7 +16,7 @@ pub(crate) async fn run(how: How, mut lines: Receiver<String>) -> Result<()> {
     if let Some(will) = &how.will {
         options.set_last_will(LastWill::new(&will.topic, will.payload.as_str(), qos(will.qos)?, will.retain));
     }
-    let (client, mut events) = AsyncClient::new(options, 100);
+    let (client, mut events) = site_tests::patient::client(options, 100);
     tokio::spawn(async move {
         while let Some(command) = next(&mut lines).await? {
             match command {

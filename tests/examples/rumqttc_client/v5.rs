@@ -6,13 +6,17 @@ use rumqttc::v5::mqttbytes::v5::{LastWill, Packet, Publish, PublishProperties, S
 use rumqttc::v5::{AsyncClient, Event, MqttOptions};
 use rumqttc::{Outgoing, Transport};
 use serde_json::{Map, Value, json};
+use site_tests::patient::CONNECT_SECS;
 use tokio::sync::mpsc::Receiver;
 
 use crate::{Command, How, Properties, emit, next};
 
 pub(crate) async fn run(how: How, mut lines: Receiver<String>) -> Result<()> {
     let mut options = MqttOptions::new(&how.client_id, "localhost", how.port);
-    options.set_credentials(&how.user, &how.password).set_clean_start(how.clean);
+    options
+        .set_credentials(&how.user, &how.password)
+        .set_clean_start(how.clean)
+        .set_connection_timeout(CONNECT_SECS);
     if !how.clean {
         options.set_session_expiry_interval(Some(600));
     }

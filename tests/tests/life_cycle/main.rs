@@ -9,16 +9,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use reqwest::Method;
-use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, LastWill, MqttOptions, QoS, TlsConfiguration, Transport,
-};
+use rumqttc::{ConnectReturnCode, ConnectionError, LastWill, MqttOptions, QoS, TlsConfiguration, Transport};
 use serde_json::{Value, json};
+use site_tests::STEP;
 use site_tests::device::Device;
 use site_tests::leaf::{LeafOptions, trust};
 use site_tests::rest::eventually;
 use site_tests::site::Site;
-
-const STEP: Duration = Duration::from_secs(60);
 
 async fn site(dir: &Path, gateway: &str) -> Site {
     let mut site = Site::new(dir, gateway, false).unwrap();
@@ -271,7 +268,7 @@ fn module_number(dir: &Path, module: &str) -> Option<u64> {
 }
 
 async fn refused(options: &LeafOptions) {
-    let (_client, mut events) = AsyncClient::new(options.client(10).1.mqtt_options, 10);
+    let (_client, mut events) = options.client(10);
     match events.poll().await {
         Err(ConnectionError::ConnectionRefused(ConnectReturnCode::NotAuthorized)) => {}
         other => panic!("{other:?} instead of a refusal"),

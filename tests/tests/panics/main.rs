@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use edge_hub::tasks::EXIT_CODE;
+use site_tests::STEP;
 use site_tests::job::exactly_once;
 use site_tests::leaf::Leaf;
 use site_tests::port::free_port;
@@ -23,7 +24,6 @@ use site_tests::process::beside_this;
 use site_tests::site::Site;
 use stir::Stir;
 
-const STEP: Duration = Duration::from_secs(90);
 const DEVICE: &str = "press-1";
 
 /// The files by which one program and this test speak.

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 /// When what is waited for must have happened.
-const WITHIN: Duration = Duration::from_secs(180);
+const WITHIN: Duration = Duration::from_secs(600);
 /// What one request may take: its connection may be the one that a panic ended.
 const EACH: Duration = Duration::from_secs(5);
 /// Messages that are handed in at once: so many that another thread answers a part of them.

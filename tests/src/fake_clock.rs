@@ -48,8 +48,10 @@ impl FakeClock {
         ])
     }
 
-    /// Sets the clock by an offset to the right time, for example `+1d` or `-9800d`.
+    /// Sets the clock by an offset to the right time, for example `+1d` or `-9800d`. At once: the daemon reads the file at any moment.
     pub fn set(&self, offset: &str) -> Result<()> {
-        Ok(std::fs::write(&self.0, offset)?)
+        let unfinished = self.0.with_extension("new");
+        std::fs::write(&unfinished, offset)?;
+        Ok(std::fs::rename(unfinished, &self.0)?)
     }
 }

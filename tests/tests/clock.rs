@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use edge_core::access::sas;
 use schemas::timestamp::rfc3339;
+use site_tests::STEP;
 use site_tests::fake_clock::FakeClock;
 use site_tests::five::Device;
 use site_tests::process::run;
@@ -56,7 +57,7 @@ async fn what_was_taken_by_a_wrong_clock_reaches_central_with_its_right_time() {
     let ended = SystemTime::now();
     site.start_central().await.unwrap();
     let rest = site.rest().unwrap();
-    let messages = eventually("the messages in central", Duration::from_secs(60), || async {
+    let messages = eventually("the messages in central", STEP, || async {
         let messages = rest.messages("press-1").await?;
         Ok((messages.len() == 4).then_some(messages))
     })
@@ -83,7 +84,7 @@ async fn status_and_check_say_how_far_the_clock_is_from_centrals() {
         // The clock is asked for at each start, and every ten minutes.
         clock.set(offset).unwrap();
         site.start_agent().await.unwrap();
-        let measured = eventually("the offset against central", Duration::from_secs(60), || async {
+        let measured = eventually("the offset against central", STEP, || async {
             let status = site.agent_json(&["status"]).await?;
             let clock = &status["upstream"]["clock"];
             Ok(clock["aheadMs"].as_i64().zip(clock["withinMs"].as_i64()))
@@ -96,8 +97,9 @@ async fn status_and_check_say_how_far_the_clock_is_from_centrals() {
         );
         let finding = finding(&site, "clock-offset").await;
         assert_eq!(finding["level"], level, "{finding}");
-        let evidence = match ahead_ms {
-            0 => "less than a second from central's",
+        // What was measured: on a machine that holds up the question or the answer, a clock that is right is a second off.
+        let evidence = match measured {
+            -999..=999 => "less than a second from central's",
             1.. => "ahead of central's",
             _ => "behind central's",
         };

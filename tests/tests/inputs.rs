@@ -6,24 +6,22 @@
 use std::time::Duration;
 
 use edge_core::access::sas;
-use rumqttc::{AsyncClient, Event, EventLoop, MqttOptions, Packet, Publish, QoS};
+use rumqttc::{MqttOptions, Publish};
 use serde_json::{Value, json};
+use site_tests::STEP;
+use site_tests::device;
 use site_tests::five::Device;
 use site_tests::leaf::LeafOptions;
 use site_tests::process::run;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 
-const STEP: Duration = Duration::from_secs(60);
 /// As docs/protocol.md says.
 const WINDOW: u64 = 64;
 const MESSAGES: u64 = 200;
 
 /// A module that acknowledges only what it is told to.
-struct Module {
-    client: AsyncClient,
-    events: EventLoop,
-}
+struct Module(device::Device);
 
 impl Module {
     async fn connect(site: &Site, name: &str) -> Self {
@@ -40,37 +38,19 @@ impl Module {
         let (user, token) = options.login().account.unwrap();
         let mut mqtt = MqttOptions::new(format!("{}/{name}", site.gateway), "127.0.0.1", site.gateway_mqtt);
         mqtt.set_credentials(user, token).set_manual_acks(true).set_max_packet_size(1 << 20, 1 << 20);
-        let (client, events) = AsyncClient::new(mqtt, 300);
-        let mut module = Self { client, events };
-        let filter = format!("devices/{}/modules/{name}/inputs/#", site.gateway);
-        module.client.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
-        module.until(|packet| matches!(packet, Packet::SubAck(_)).then_some(())).await;
-        module
-    }
-
-    async fn until<T>(&mut self, pick: impl Fn(Packet) -> Option<T>) -> T {
-        tokio::time::timeout(STEP, async {
-            loop {
-                if let Event::Incoming(packet) = self.events.poll().await.unwrap()
-                    && let Some(value) = pick(packet)
-                {
-                    return value;
-                }
-            }
-        })
-        .await
-        .unwrap()
+        let mut device = device::Device::connect(mqtt).await.unwrap();
+        device.subscribe(&format!("devices/{}/modules/{name}/inputs/#", site.gateway)).await.unwrap();
+        Self(device)
     }
 
     async fn message(&mut self) -> (u64, Publish) {
-        let publish = self
-            .until(|packet| match packet {
-                Packet::Publish(publish) => Some(publish),
-                _ => None,
-            })
-            .await;
+        let publish = self.0.message().await.unwrap();
         let body: Value = serde_json::from_slice(&publish.payload).unwrap();
         (body["n"].as_u64().unwrap(), publish)
+    }
+
+    async fn acknowledge(&self, publish: &Publish) {
+        self.0.client.ack(publish).await.unwrap();
     }
 
     /// That nothing more comes: the answer to a PINGREQ overtakes nothing.
@@ -124,12 +104,12 @@ async fn a_module_has_a_window_in_order_and_one_that_never_answers_blocks_nobody
     echo.nothing_more().await;
     // One of them answers, and gets the rest in order.
     for publish in &held {
-        echo.client.ack(publish).await.unwrap();
+        echo.acknowledge(publish).await;
     }
     for expected in WINDOW + 1..=MESSAGES {
         let (n, publish) = echo.message().await;
         assert_eq!(n, expected);
-        echo.client.ack(&publish).await.unwrap();
+        echo.acknowledge(&publish).await;
     }
     // The other one goes, and comes back to the first that it had not acknowledged.
     drop(deaf);
@@ -141,18 +121,13 @@ async fn a_module_has_a_window_in_order_and_one_that_never_answers_blocks_nobody
     // Thirty megabytes wait for it on disk, not in memory, and the device is served as ever.
     let before = memory_kib(site.agent_id().unwrap());
     let padding = "x".repeat(100_000);
-    let pump = tokio::spawn(async move {
-        for n in MESSAGES + 1..=MESSAGES + 300 {
-            let (found, publish) = echo.message().await;
-            assert_eq!(found, n);
-            echo.client.ack(&publish).await.unwrap();
-        }
-        echo
-    });
     for n in MESSAGES + 1..=MESSAGES + 300 {
         device.publish(topic, json!({"n": n, "padding": padding}).to_string()).await.unwrap();
+        // At once: what the other one has not read yet is no part of what is measured.
+        let (found, publish) = echo.message().await;
+        assert_eq!(found, n);
+        echo.acknowledge(&publish).await;
     }
-    let mut echo = pump.await.unwrap();
     let settled = eventually("echo's queue is empty and deaf's is not", STEP, || async {
         let status = site.agent_json(&["status"]).await?;
         let waits = |name: &str| {
@@ -164,7 +139,7 @@ async fn a_module_has_a_window_in_order_and_one_that_never_answers_blocks_nobody
     tokio::select! {
         settled = settled => settled.unwrap(),
         // What was acknowledged last must leave this client.
-        ended = async { loop { if let Err(error) = echo.events.poll().await { break error } } } => panic!("{ended}"),
+        ended = async { loop { if let Err(error) = echo.0.events.poll().await { break error } } } => panic!("{ended}"),
     }
     let grown = memory_kib(site.agent_id().unwrap()).saturating_sub(before);
     println!("30 MB wait for a module that never answers; the daemon grew by {grown} KiB");

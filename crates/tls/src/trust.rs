@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use crate::issue::issue_ca;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn authorities_that_change_are_taken_and_files_that_cannot_be_used_change_nothing() {

@@ -73,7 +73,10 @@ fn whatever_somebody_does_to_a_container_is_undone_and_reported() {
         gateway.agent(&["restart", &a]).unwrap();
         until("a is seen again", settled);
     }
-    assert!(gateway.log().contains("somebody changed its container: HostConfig.PidsLimit is set back"));
+    until("the log says so", || {
+        let said = "somebody changed its container: HostConfig.PidsLimit is set back";
+        gateway.log().contains(said).then_some(())
+    });
     assert_eq!(gateway.container("b").unwrap(), untouched, "b was touched");
 
     // Docker takes no limit away from a container that exists.

@@ -90,9 +90,14 @@ impl Gateway {
 
     /// Starts the daemon again with another probation for the deployments to come. The engine is behind `socket`.
     pub(crate) fn start_with_probation(&mut self, probation_secs: i64, socket: &str) {
-        self.kill();
-        self.configure([("deploy", "probation_secs", probation_secs.into())]);
+        self.stop();
+        self.set_probation(probation_secs);
         self.start(socket);
+    }
+
+    /// For the next start of the daemon.
+    pub(crate) fn set_probation(&self, probation_secs: i64) {
+        self.configure([("deploy", "probation_secs", probation_secs.into())]);
     }
 
     fn config(&self) -> PathBuf {
@@ -145,6 +150,15 @@ impl Gateway {
             std::thread::sleep(Duration::from_millis(10));
         }
         false
+    }
+
+    /// Ends the daemon in order: what it has shown is on the disk then, which a kill may be too early for.
+    pub(crate) fn stop(&mut self) {
+        let mut daemon = self.daemon.take().expect("it runs");
+        let pid = rustix::process::Pid::from_child(&daemon);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it is a child");
+        let status = daemon.wait().expect("it is a child");
+        assert_eq!(status.code(), Some(0), "the daemon does not end in order");
     }
 
     /// SIGKILL.

@@ -118,8 +118,11 @@ fn a_deployment_with_the_policy_hold_stays_in_force_and_is_tried_on() {
     );
     let history = gateway.json(&["history"]);
     assert_eq!((&history[0]["state"], &history[0]["inForce"]), (&json!("held"), &json!(true)));
-    gateway.start_with_probation(1, SOCKET);
+    // While no daemon runs: one that tried once more first would wait for longer.
+    gateway.stop();
     std::fs::write(flag.join("go"), "").unwrap();
+    gateway.set_probation(1);
+    gateway.start(SOCKET);
     until("it is verified after all", || {
         (gateway.json(&["history"])[0]["state"] == "verified").then_some(())
     });
@@ -149,7 +152,7 @@ fn the_history_shows_what_each_deployment_changed_and_goes_back_to_any_of_them()
     assert!(code == 1 && message.contains("no deployment 77"), "{code} {message}");
     // All of it is there after a restart of the daemon.
     let before = gateway.json(&["history"]);
-    gateway.kill();
+    gateway.stop();
     gateway.start(SOCKET);
     assert_eq!(gateway.json(&["history"]), before);
 }

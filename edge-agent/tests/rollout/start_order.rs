@@ -1,11 +1,14 @@
 //! Modules that start after others, on a real engine: created at once, started one after the other, removed in the reverse order.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use super::NEEDS;
-use super::gateway::{Gateway, SOCKET, docker, idle, module, until};
+use super::gateway::{Gateway, PATIENCE, SOCKET, docker, idle, module, until};
 
 /// Runs on until a file is there, and ends with code 0 then.
 const UNTIL_DONE: &str =
@@ -44,6 +47,11 @@ fn chain(gateway: &Gateway) -> Vec<(&'static str, Value)> {
     vec![("app", app), ("job", job), ("store", store)]
 }
 
+/// When something was, in an order that text has too: the engine leaves out zeros at the end.
+fn time(gateway: &Gateway, module: &str, field: &str) -> String {
+    inspected(gateway, module, field).trim_end_matches('Z').to_owned()
+}
+
 /// Of a container, as the engine has it.
 fn inspected(gateway: &Gateway, module: &str, field: &str) -> String {
     docker(&["inspect", "-f", &format!("{{{{{field}}}}}"), &gateway.name(module)]).unwrap_or_default()
@@ -72,20 +80,49 @@ fn start(gateway: &Gateway) {
     waits(gateway, "app", &format!("starts when module `{job}` has ended with code 0"));
     raise(gateway, "done");
     until("the app runs", || gateway.is_running("app").then_some(()));
-    let times = ["store", "job", "app"].map(|module| inspected(gateway, module, ".State.StartedAt"));
+    let times = ["store", "job", "app"].map(|module| time(gateway, module, ".State.StartedAt"));
     assert!(times.is_sorted(), "{times:?}");
-    assert!(inspected(gateway, "job", ".State.FinishedAt") <= times[2]);
+    assert!(time(gateway, "job", ".State.FinishedAt") <= times[2]);
 }
 
-/// The modules whose containers the engine has removed since, in order.
-fn removed(gateway: &Gateway, since: &str) -> Vec<String> {
-    let mut arguments = vec!["events", "--since", since, "--format", "{{.Actor.Attributes.name}}"];
-    let until = now();
-    arguments.extend(["--until", &until, "--filter", "type=container", "--filter", "event=destroy"]);
-    let events = docker(&arguments);
-    let prefix = gateway.name("");
-    let events = events.expect("the engine answers");
-    events.lines().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_owned).collect()
+/// The modules of a gateway whose containers the engine removes, in order, as it reports them: who asks it later is given its last 256
+/// events, and other tests make many.
+struct Removals {
+    events: Child,
+    names: Receiver<String>,
+}
+
+impl Removals {
+    /// From now on.
+    fn follow(gateway: &Gateway) -> Self {
+        let prefix = gateway.name("");
+        let label = format!("label=lineside.gateway={}", prefix.trim_end_matches('-'));
+        let mut events = Command::new("docker")
+            .args(["events", "--since", &now(), "--format", "{{.Actor.Attributes.name}}"])
+            .args(["--filter", "type=container", "--filter", "event=destroy", "--filter", &label])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the docker command is installed");
+        let (reported, names) = channel();
+        let lines = BufReader::new(events.stdout.take().expect("it is piped")).lines();
+        std::thread::spawn(move || {
+            for name in lines.map_while(Result::ok) {
+                let _test_ended = reported.send(name.strip_prefix(&prefix).unwrap_or(&name).to_owned());
+            }
+        });
+        Self { events, names }
+    }
+
+    fn next(&self) -> String {
+        self.names.recv_timeout(PATIENCE).expect("the engine reports it")
+    }
+}
+
+impl Drop for Removals {
+    fn drop(&mut self) {
+        let _ended_already = self.events.kill();
+        let _ = self.events.wait();
+    }
 }
 
 /// As `docker events` takes it.
@@ -119,13 +156,10 @@ fn modules_start_after_those_that_they_name_and_are_removed_before_them() {
     gateway.start(SOCKET);
     start(&gateway);
 
-    let since = now();
+    let removals = Removals::follow(&gateway);
     gateway.apply(&[("other", idle(1))]).unwrap();
     assert_eq!(gateway.containers(), ["other"]);
-    until("the engine reports all", || {
-        let removed = removed(&gateway, &since);
-        (removed.len() == 3).then(|| assert_eq!(removed, ["app", "job", "store"]))
-    });
+    assert_eq!([(); 3].map(|()| removals.next()), ["app", "job", "store"]);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Modules under a daemon that is started again, containers that somebody removes, an engine that hangs, and what is left behind.
 
 use std::os::unix::net::UnixListener;
-use std::time::{Duration, Instant};
 
 use edge_agent::deployment::artifacts::Artifacts;
 use edge_agent::deployment::docker::Engine;
@@ -45,7 +44,7 @@ fn the_restarts_of_a_module_are_counted_on_when_the_daemon_is_started_again() {
     let restarts = |gateway: &Gateway| gateway.json(&["list"])[gateway.name("a")]["restarts"].clone();
     docker(&["kill", &gateway.name("a")]).unwrap();
     until("a restart", || (restarts(&gateway) == 1 && gateway.is_running("a")).then_some(()));
-    gateway.kill();
+    gateway.stop();
     gateway.start(SOCKET);
     until("a is looked at", || {
         (gateway.json(&["list"])[gateway.name("a")]["status"] == "running").then_some(())
@@ -57,16 +56,17 @@ fn the_restarts_of_a_module_are_counted_on_when_the_daemon_is_started_again() {
 
 #[test]
 fn a_plan_ends_with_a_message_when_the_engine_hangs() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
     let gateway = Gateway::new("lineside-test-hangs", 0);
     let socket = gateway.data().with_file_name("hangs.sock");
     let _nobody_answers = UnixListener::bind(&socket).unwrap();
-    let begun = Instant::now();
     let file = gateway.manifest(json!({}), &[("a", idle(1))]);
     let socket = socket.display().to_string();
     let (code, message) =
         gateway.agent_with(&["plan", &file], &[("EDGE_AGENT__DOCKER__SOCKET", &socket)]).unwrap_err();
     assert!(code == 1 && message.contains("has not answered for 10 s"), "{code} {message}");
-    assert!(begun.elapsed() < Duration::from_secs(60));
 }
 
 #[test]

@@ -18,7 +18,7 @@ fi
 export PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-20260101}
 
 failed=0
-cargo test --no-fail-fast --workspace --exclude site-tests || failed=1
+cargo test --no-fail-fast --workspace --exclude site-tests --config "target.'cfg(all())'.runner='scripts/run-test.sh'" || failed=1
 if ((EUID == 0)); then
     LINESIDE_BIN_DIR=$1 cargo test --no-fail-fast -p site-tests -- --test-threads=1 --nocapture || failed=1
 else

@@ -3,11 +3,10 @@
 //!
 //! Needs the engine on /var/run/docker.sock, and the image of tests/docker.rs or /bin/busybox as one static file.
 
+mod engine_socket;
 mod idle_image;
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use edge_agent::deployment::docker::executor::create_container;
@@ -30,22 +29,7 @@ const AT_ONCE: usize = 8;
 
 /// One request to the engine, and its answer's body.
 fn engine(method: &str, path: &str, body: &str) -> Result<Value, String> {
-    let mut socket = UnixStream::connect(SOCKET).expect("the engine answers");
-    write!(
-        socket,
-        "{method} {path} HTTP/1.0\r\nHost: docker\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .expect("the engine reads");
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).expect("the engine answers");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("it is HTTP");
-    let status: u16 = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("it has a code");
-    let value: Value = serde_json::from_str(body).unwrap_or_default();
-    match status {
-        200..300 => Ok(value),
-        _ => Err(value["message"].as_str().unwrap_or(body).to_owned()),
-    }
+    engine_socket::request(SOCKET, method, path, body)
 }
 
 /// Names of containers: what the daemon makes, and what the engine makes itself.

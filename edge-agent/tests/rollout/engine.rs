@@ -8,7 +8,7 @@ use serde_json::json;
 use test_needs::Need;
 
 use super::IMAGE;
-use super::gateway::{Gateway, IDLE, SOCKET, docker, idle, until};
+use super::gateway::{Gateway, IDLE, SOCKET, docker, idle, side_by_side, until};
 use super::kills::{manifests, settled};
 
 /// What these tests need of the machine.
@@ -176,7 +176,13 @@ fn a_rollout_in_which_the_engine_is_ended_killed_or_held_ends_whole_and_status_s
     if !test_needs::has(&NEEDS) {
         return;
     }
-    let mut gateway = Gateway::new("lineside-test-engine-rollout", 1);
+    side_by_side(&HAPPENINGS, HAPPENINGS.len(), |happening| in_a_rollout(happening));
+}
+
+/// Lets a rollout begin, and one of [`HAPPENINGS`] happen in the middle of it.
+fn in_a_rollout(happening: &str) {
+    let id = format!("lineside-test-rollout{}", happening.to_lowercase());
+    let mut gateway = Gateway::new(&id, 1);
     let mut engine = PrivateEngine::new();
     gateway.behind(&engine.socket());
     gateway.apply(&manifests()[0]).unwrap();
@@ -184,26 +190,23 @@ fn a_rollout_in_which_the_engine_is_ended_killed_or_held_ends_whole_and_status_s
     engine.docker(&["run", "-d", "--restart", "always", "--name", &foreign, IMAGE, IDLE]).unwrap();
     let id = |name: &str| gateway.container(name).unwrap().split(' ').next().map(str::to_owned);
     let untouched = ["same", "foreign"].map(id);
-    let mut now = 0;
-    for happening in HAPPENINGS {
-        let file = gateway.manifest(json!({}), &manifests()[1 - now]);
-        gateway.agent(&["apply", &file]).unwrap();
-        // In the middle: the first new container is there. On a busy machine it may be over by now.
-        until("a step", || {
-            let is_over = gateway.json(&["history"])[0]["state"] == "verified";
-            (is_over || gateway.containers().iter().any(|name| name.ends_with(".next"))).then_some(())
-        });
-        engine.happen(happening);
-        until(&format!("{happening}: the reason in the status"), || {
-            let said = gateway.json(&["status"])["deployment"]["description"].to_string();
-            said.contains("answer").then_some(())
-        });
-        assert_answers_in_time(&gateway, happening);
-        engine.come_back(happening);
-        now = settled(&gateway, happening);
-        assert_eq!(["same", "foreign"].map(id), untouched, "{happening}: it was touched");
-        until("the foreign container runs", || gateway.is_running("foreign").then_some(()));
-    }
+    let file = gateway.manifest(json!({}), &manifests()[1]);
+    gateway.agent(&["apply", &file]).unwrap();
+    // In the middle: the first new container is there. On a busy machine it may be over by now.
+    until("a step", || {
+        let is_over = gateway.json(&["history"])[0]["state"] == "verified";
+        (is_over || gateway.containers().iter().any(|name| name.ends_with(".next"))).then_some(())
+    });
+    engine.happen(happening);
+    until(&format!("{happening}: the reason in the status"), || {
+        let said = gateway.json(&["status"])["deployment"]["description"].to_string();
+        said.contains("answer").then_some(())
+    });
+    assert_answers_in_time(&gateway, happening);
+    engine.come_back(happening);
+    settled(&gateway, happening);
+    assert_eq!(["same", "foreign"].map(id), untouched, "{happening}: it was touched");
+    until("the foreign container runs", || gateway.is_running("foreign").then_some(()));
     gateway.kill();
     let all = ["a", "b", "c", "same", "foreign"].map(|name| gateway.name(name));
     let arguments: Vec<&str> = ["rm", "-f"].into_iter().chain(all.iter().map(String::as_str)).collect();

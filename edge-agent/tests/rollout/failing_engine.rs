@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use super::engine::assert_answers_in_time;
 use super::faults::{ANSWER, CALLS, Call, Fault, FaultyEngine};
-use super::gateway::{Gateway, IDLE, docker, idle, until};
+use super::gateway::{Gateway, IDLE, docker, idle, side_by_side, until};
 use super::kills::{manifests, settled};
 use super::{IMAGE, NEEDS};
 
 /// How long a fault lasts that is not over at once.
 const FOR: Duration = Duration::from_secs(10);
-/// Gateways at one time: most of the time they wait.
-const AT_ONE_TIME: usize = 4;
+/// Gateways at one time.
+const AT_ONE_TIME: usize = 6;
 /// A machine that is never out of such calls.
 const ALL: u32 = u32::MAX;
 
@@ -64,23 +64,12 @@ impl Scene {
     }
 }
 
-/// Runs a test of each call on a gateway of its own, some at one time.
-fn with_each(calls: &[Call], test: impl Fn(Call) + Sync) {
-    for some in calls.chunks(AT_ONE_TIME) {
-        std::thread::scope(|scope| {
-            for call in some {
-                scope.spawn(|| test(*call));
-            }
-        });
-    }
-}
-
 #[test]
 fn a_rollout_survives_one_failure_of_the_engine_at_any_call() {
     if !test_needs::has(&NEEDS) {
         return;
     }
-    with_each(&CALLS, |call| {
+    side_by_side(&CALLS, AT_ONE_TIME, |&call| {
         let scene = Scene::new(&format!("lineside-test-once-{}", call.name));
         // A pull is not let through: the registry of the world has nothing to say here.
         let is_read =
@@ -104,7 +93,7 @@ fn a_rollout_ends_whole_after_an_engine_that_failed_for_a_while_at_any_call_and_
     }
     let calls: Vec<Call> =
         CALLS.into_iter().filter(|call| !["pull", "events"].contains(&call.name)).collect();
-    with_each(&calls, |call| {
+    side_by_side(&calls, AT_ONE_TIME, |&call| {
         let scene = Scene::new(&format!("lineside-test-while-{}", call.name));
         scene.engine.arm(call, Fault::Fails, ALL);
         scene.begin(false);
@@ -118,7 +107,7 @@ fn a_rollout_ends_whole_after_an_engine_that_hung_for_a_while_and_status_says_wh
         return;
     }
     let calls = ["version", "list", "inspect", "image"].map(Call::named);
-    with_each(&calls, |call| {
+    side_by_side(&calls, AT_ONE_TIME, |&call| {
         let scene = Scene::new(&format!("lineside-test-hung-{}", call.name));
         scene.engine.arm(call, Fault::Hangs, ALL);
         scene.begin(call.name == "image");

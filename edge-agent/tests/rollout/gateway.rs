@@ -2,19 +2,22 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use edge_agent::cli::init::gateway::{InitOptions, init};
 use serde_json::{Map, Value, json};
 use toml::Table;
 
+use crate::engine_socket;
 use crate::idle_image::{self, IMAGE};
 
 pub(crate) const SOCKET: &str = "/var/run/docker.sock";
 /// What a module does: nothing, until it is asked to end.
 pub(crate) const IDLE: &str = "trap 'exit 0' TERM; /bin/busybox sleep 100000 & wait";
-/// A busy two-core machine, and the planner's first waits of 10 and 20 s.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+/// A busy two-core machine, and what the daemon itself waits for: 10 and 20 s before restarts, a minute between looks at an engine that
+/// gives no events, and half a minute for an engine that hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A probation within which a failure comes however busy the machine is; it ends with the failure.
 pub(crate) const PROBATION_LONG_SECS: i64 = 600;
@@ -29,6 +32,20 @@ pub(crate) fn docker(arguments: &[&str]) -> Result<String, String> {
     }
 }
 
+/// Runs a test of each case, some at one time: most of the time they wait.
+pub(crate) fn side_by_side<T: Sync>(cases: &[T], at_one_time: usize, test: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..at_one_time.min(cases.len()) {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    test(case);
+                }
+            });
+        }
+    });
+}
+
 /// Asks until there is an answer.
 pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
@@ -37,7 +54,7 @@ pub(crate) fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
             return answer;
         }
         assert!(Instant::now() < end, "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -127,11 +144,6 @@ impl Gateway {
     pub(crate) fn behind(&mut self, engine: &str) {
         self.engine = engine.to_owned();
         self.start(engine);
-    }
-
-    /// Runs `docker` with the engine that has its containers.
-    fn docker(&self, arguments: &[&str]) -> Result<String, String> {
-        docker(&[&["-H", &format!("unix://{}", self.engine)], arguments].concat())
     }
 
     /// The daemon's process id.
@@ -226,23 +238,33 @@ impl Gateway {
         self.agent(&["apply", &self.manifest(json!({}), modules), "--wait"])
     }
 
-    /// The container's id, when it was started last, and its environment.
+    fn inspected(&self, module: &str) -> Result<Value, String> {
+        let path = format!("/containers/{}/json", self.name(module));
+        engine_socket::request(&self.engine, "GET", &path, "")
+    }
+
+    /// The container's id, when it was started last, and its environment, each followed by a space.
     pub(crate) fn container(&self, module: &str) -> Result<String, String> {
-        self.docker(&["inspect", "-f", "{{.Id}} {{.State.StartedAt}} {{.Config.Env}}", &self.name(module)])
+        let found = self.inspected(module)?;
+        let environment = found["Config"]["Env"].as_array().into_iter().flatten();
+        let texts = [&found["Id"], &found["State"]["StartedAt"]].into_iter().chain(environment);
+        Ok(texts.map(|text| format!("{} ", text.as_str().unwrap_or_default())).collect())
     }
 
     pub(crate) fn is_running(&self, module: &str) -> bool {
-        self.docker(&["inspect", "-f", "{{.State.Running}}", &self.name(module)]).as_deref() == Ok("true")
+        self.inspected(module).is_ok_and(|found| found["State"]["Running"] == true)
     }
 
     /// The modules that have containers, sorted; a replacement's name ends in `.next`.
     pub(crate) fn containers(&self) -> Vec<String> {
-        let filter = format!("label=lineside.gateway={}", self.id);
-        let listed = self.docker(&["ps", "-a", "--format", "{{.Names}}", "--filter", &filter]);
-        let listed = listed.expect("the engine answers");
-        let prefix = format!("{}-", self.id);
+        // {"label":["lineside.gateway=ID"]}
+        let path =
+            format!("/containers/json?all=1&filters=%7B%22label%22:[%22lineside.gateway={}%22]%7D", self.id);
+        let listed = engine_socket::request(&self.engine, "GET", &path, "").expect("the engine answers");
+        let prefix = format!("/{}-", self.id);
+        let names = listed.as_array().into_iter().flatten().filter_map(|listed| listed["Names"][0].as_str());
         let mut names: Vec<String> =
-            listed.lines().map(|name| name.strip_prefix(&prefix).unwrap_or(name).to_owned()).collect();
+            names.map(|name| name.strip_prefix(&prefix).unwrap_or(name).to_owned()).collect();
         names.sort();
         names
     }

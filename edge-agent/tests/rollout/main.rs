@@ -6,6 +6,8 @@
 
 mod edits;
 mod engine;
+#[path = "../engine_socket/mod.rs"]
+mod engine_socket;
 mod failing_engine;
 mod faults;
 mod gateway;

@@ -237,8 +237,8 @@ mod tests {
                 peak_kb = peak_kb.max(resident_kb());
             }
         }
-        // Others in this process allocate too.
-        assert!(peak_kb < before_kb + 60 * 1024, "{before_kb} kB, then {peak_kb} kB");
+        // Half of what 20 at once would need: other tests in this process allocate too.
+        assert!(peak_kb < before_kb + 10 * 19 * 1024, "{before_kb} kB, then {peak_kb} kB");
         assert!(matches!(
             (0..=WAITING_MAX).map(|_| passwords.put(Job::Pass(oneshot::channel().0))).find(Result::is_err),
             None | Some(Err(HashingError::Busy))

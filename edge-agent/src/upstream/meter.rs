@@ -172,7 +172,9 @@ mod tests {
     use super::*;
 
     fn limits(telemetry: u64) -> Limits {
-        let mut limits = Limits::default();
+        // No day begins while the test runs.
+        let reset_hour = ((now_ms() / 3_600_000 + 12) % 24) as u8;
+        let mut limits = Limits { reset_hour, ..Limits::default() };
         limits.bytes[Cause::Telemetry as usize] = Some(telemetry);
         limits
     }
@@ -193,14 +195,15 @@ mod tests {
     #[tokio::test]
     async fn a_restart_gives_no_second_budget_whether_in_order_or_by_a_kill() {
         let dir = tempfile::tempdir().unwrap();
+        let limits = limits(100_000);
         let state = State::open(dir.path()).unwrap();
-        let meter = Meter::load(state.clone(), limits(100_000)).unwrap();
+        let meter = Meter::load(state.clone(), limits).unwrap();
         assert!(spend(&meter, 60_000).await);
         // As after a kill: the state has what was claimed.
         drop(meter);
         state.close().await;
         let state = State::open(dir.path()).unwrap();
-        let meter = Meter::load(state.clone(), limits(100_000)).unwrap();
+        let meter = Meter::load(state.clone(), limits).unwrap();
         let before = meter.spent()[0].bytes;
         assert!((60_000..=80_000).contains(&before), "{before}");
         assert!(spend(&meter, 20_000).await);
@@ -212,7 +215,7 @@ mod tests {
         drop(meter);
         state.close().await;
         let state = State::open(dir.path()).unwrap();
-        let meter = Meter::load(state, limits(100_000)).unwrap();
+        let meter = Meter::load(state, limits).unwrap();
         assert_eq!(meter.spent()[0].bytes, before + 20_000);
     }
 }

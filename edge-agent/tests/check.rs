@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
+#[path = "../../tests/src/port.rs"]
+#[allow(unreachable_pub, reason = "the tests of a whole site have it as a library's")]
+mod port;
+
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -581,7 +585,7 @@ fn rows() -> Vec<Row> {
             "central is not there",
             Warn,
             Real(|scene| {
-                let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+                let free = SocketAddr::from(([127, 0, 0, 1], port::free_port().unwrap()));
                 let text = std::fs::read_to_string(scene.path("edge.toml")).unwrap();
                 let text = text.replace(
                     &format!("localhost:{}", scene.central.port()),

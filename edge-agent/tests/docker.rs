@@ -40,7 +40,7 @@ const SOCKET: &str = "/var/run/docker.sock";
 /// What a module does: nothing, until it is asked to end.
 const IDLE: &str = "trap 'exit 0' TERM; /bin/busybox sleep 100000 & wait";
 /// A busy two-core machine, and the planner's first wait of 10 s.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs `docker` and gives what it printed.
 fn docker(arguments: &[&str]) -> Result<String, String> {
@@ -49,6 +49,15 @@ fn docker(arguments: &[&str]) -> Result<String, String> {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     } else {
         Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    }
+}
+
+/// Asks until it is so.
+async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !is_so().await {
+        assert!(tokio::time::Instant::now() < end, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
@@ -287,12 +296,20 @@ async fn a_module_that_ended_with_code_0_is_started_again_under_every_policy_but
     }
     let mut gateway = Gateway::new("lineside-test-ended");
     let policies = ["always", "on-failure", "on-unhealthy", "never"];
-    let modules: Vec<(&str, Value)> =
-        policies.iter().map(|policy| (*policy, idle(json!({"restartPolicy": policy})))).collect();
+    // What the engine tells to end before it has said how would be killed in the end.
+    let options = json!({"Cmd": [IDLE.replace("TERM;", "TERM; echo ready;")]}).to_string();
+    let module = |policy: &str| {
+        idle(json!({"restartPolicy": policy, "settings": {"image": IMAGE, "createOptions": options}}))
+    };
+    let modules: Vec<(&str, Value)> = policies.iter().map(|policy| (*policy, module(policy))).collect();
     gateway.deploy(1, &modules);
     gateway.settled(1).await;
     let names: Vec<String> = policies.iter().map(|policy| gateway.name(policy)).collect();
-    let stop: Vec<&str> = ["stop"].into_iter().chain(names.iter().map(String::as_str)).collect();
+    for name in &names {
+        until("it is ready", async || docker(&["logs", name]).unwrap() == "ready").await;
+    }
+    let stop: Vec<&str> =
+        ["stop", "--time", "120"].into_iter().chain(names.iter().map(String::as_str)).collect();
     docker(&stop).unwrap();
     let ids: Vec<ModuleId> = names.iter().map(|name| name.parse().unwrap()).collect();
     let status = gateway
@@ -608,16 +625,15 @@ async fn a_module_that_memory_ended_says_so() {
     let settings = json!({"image": IMAGE, "createOptions": options.to_string()});
     gateway.deploy(1, &[("a", idle(json!({"restartPolicy": "never", "settings": settings})))]);
     let id: ModuleId = gateway.name("a").parse().unwrap();
-    let status = gateway
-        .until("a has ended", |s| {
-            let a = s.observed.modules.get(&id);
-            a.is_some_and(|a| matches!(a.state, ContainerState::Exited { .. }))
+    let desired = gateway.deployments.borrow().clone().unwrap().desired.clone();
+    // The engine may report the end of the memory after that of the container.
+    gateway
+        .until("a has ended, and says why", |s| {
+            let progress = s.progress(&desired, 0);
+            let states = progress.modules();
+            states.get(&id).is_some_and(|a| a.reason == "ended with code 137, because memory ran out")
         })
         .await;
-    let desired = gateway.deployments.borrow().clone().unwrap().desired.clone();
-    let progress = status.progress(&desired, 0);
-    let states = progress.modules();
-    assert_eq!(states[&id].reason, "ended with code 137, because memory ran out");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -678,7 +694,9 @@ async fn a_module_is_restarted_by_an_operator_and_its_log_is_read() {
         lines.sort();
         lines
     };
-    assert_eq!(read(LogRange::default()).await, ["one", "one", "two", "two"]);
+    // What runs has not written by the time that it is called running.
+    let twice = ["one", "one", "two", "two"];
+    until("a has written twice", async || read(LogRange::default()).await == twice).await;
     assert_eq!(read(LogRange { tail: Some(1), ..LogRange::default() }).await.len(), 1);
     assert!(read(LogRange { until_ms: Some(1000), ..LogRange::default() }).await.is_empty());
     let timed = read(LogRange { timestamps: true, tail: Some(1), ..LogRange::default() }).await;

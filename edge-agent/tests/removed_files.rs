@@ -11,7 +11,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 
-use gateway::{Gateway, STEP, until};
+use gateway::{Gateway, STEP, exchange, until};
 
 /// What is removed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -49,9 +49,12 @@ fn remove(path: &Path, removal: Removal) {
     if path.is_dir() {
         // As one step, as far as the daemon sees.
         let aside = path.with_file_name(format!("aside-{}", path.file_name().unwrap().display()));
-        fs::rename(path, &aside).unwrap();
-        if removal == Removal::Emptied {
-            fs::create_dir(path).unwrap();
+        match removal {
+            Removal::Removed => fs::rename(path, &aside).unwrap(),
+            Removal::Emptied => {
+                fs::create_dir(&aside).unwrap();
+                exchange(path, &aside);
+            }
         }
         fs::remove_dir_all(aside).unwrap();
     } else {

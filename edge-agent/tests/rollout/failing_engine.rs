@@ -152,3 +152,26 @@ fn an_engine_that_gives_no_events_is_reported_and_modules_are_supervised_all_the
         (gateway.json(&["history"])[0]["state"] == "verified").then_some(())
     });
 }
+
+#[test]
+fn what_ends_before_the_engine_has_the_request_for_its_events_is_in_them() {
+    if !test_needs::has(&NEEDS) {
+        return;
+    }
+    let mut gateway = Gateway::new("lineside-test-late-events", 0);
+    let engine = FaultyEngine::start(&gateway.data());
+    gateway.start(&engine.socket());
+    gateway.apply(&[("a", idle(1))]).unwrap();
+    gateway.stop();
+    engine.arm(Call::named("events"), Fault::Late, ALL);
+    gateway.start(&engine.socket());
+    let module = || gateway.json(&["list"])[gateway.name("a")].clone();
+    until("a is seen, and events are requested", || {
+        (engine.met() == 1 && module()["status"] == "running").then_some(())
+    });
+    docker(&["kill", &gateway.name("a")]).unwrap();
+    engine.lift();
+    until("the end is noticed", || (module()["restarts"] == 1).then_some(()));
+    // By its event, and not a minute after the last look.
+    assert!(engine.line().contains("since="), "{}", engine.line());
+}

@@ -81,6 +81,8 @@ pub(crate) enum Fault {
     FailsAfterwards,
     /// The engine does not answer until the fault is over; the connection ends then.
     Hangs,
+    /// The engine does not get it until the fault is over.
+    Late,
 }
 
 /// A fault, and how many calls still meet it.
@@ -89,6 +91,8 @@ struct Armed {
     fault: Option<(Call, Fault)>,
     left: u32,
     met: u32,
+    /// The last request line that met it.
+    line: String,
 }
 
 #[derive(Default)]
@@ -119,7 +123,7 @@ impl FaultyEngine {
 
     /// So many calls of a kind meet a fault from now on.
     pub(crate) fn arm(&self, call: Call, fault: Fault, times: u32) {
-        *self.lock() = Armed { fault: Some((call, fault)), left: times, met: 0 };
+        *self.lock() = Armed { fault: Some((call, fault)), left: times, ..Armed::default() };
     }
 
     /// Ends the fault, also for calls that hang.
@@ -131,6 +135,11 @@ impl FaultyEngine {
     /// How many calls have met the fault.
     pub(crate) fn met(&self) -> u32 {
         self.lock().met
+    }
+
+    /// The last request line that met the fault.
+    pub(crate) fn line(&self) -> String {
+        self.lock().line.clone()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Armed> {
@@ -147,7 +156,13 @@ fn fault_of(shared: &Shared, line: &str) -> Option<Fault> {
     }
     armed.left -= 1;
     armed.met += 1;
+    line.clone_into(&mut armed.line);
     Some(fault)
+}
+
+fn wait_until_lifted(shared: &Shared) {
+    let armed = shared.armed.lock().expect("nothing panics while it holds it");
+    let _lifted = shared.changed.wait_while(armed, |armed| armed.fault.is_some());
 }
 
 /// Carries one request and its answer: both sides close the connection after it.
@@ -156,12 +171,15 @@ fn serve(mut client: UnixStream, shared: &Shared) {
     let fault = fault_of(shared, head.lines().next().unwrap_or_default());
     match fault {
         Some(Fault::Fails) => answer_500(&mut client),
-        Some(Fault::Hangs) => {
-            let armed = shared.armed.lock().expect("nothing panics while it holds it");
-            let _ended = shared.changed.wait_while(armed, |armed| armed.fault.is_some());
+        Some(Fault::Hangs) => wait_until_lifted(shared),
+        Some(Fault::FailsAfterwards) => {
+            let _cut_off = carry(&mut client, &head, &rest, true);
         }
-        Some(Fault::FailsAfterwards) | None => {
-            let _cut_off = carry(&mut client, &head, &rest, fault.is_some());
+        Some(Fault::Late) | None => {
+            if fault.is_some() {
+                wait_until_lifted(shared);
+            }
+            let _cut_off = carry(&mut client, &head, &rest, false);
         }
     }
     let _ = client.shutdown(Shutdown::Both);

@@ -52,9 +52,15 @@ impl Listener {
         ]);
         loop {
             if let Ok(docker) = self.engine.client().await {
-                let options = EventsOptions { filters: Some(filters.clone()), ..EventsOptions::default() };
+                let since_ms = now_ms();
+                // Also what happens before the engine has this request: the containers may have been looked at by then.
+                let options = EventsOptions {
+                    since: Some(format!("{}.{:03}000000", since_ms / 1000, since_ms % 1000)),
+                    filters: Some(filters.clone()),
+                    ..EventsOptions::default()
+                };
                 let mut events = std::pin::pin!(docker.events(Some(options)));
-                self.change(|followed| followed.since_ms = now_ms());
+                self.change(|followed| followed.since_ms = since_ms);
                 let mut are_given = std::pin::pin!(tokio::time::sleep(GIVEN_AFTER));
                 let mut is_new = true;
                 let ended = loop {

@@ -4,15 +4,16 @@
 
 mod common;
 
-use std::time::Duration;
+use std::process::Stdio;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use central::token::Role;
+use common::starting::starting;
 use common::{Central, Mqtt, start};
 use edge_core::access::{enrolment, sas};
 use reqwest::Method;
-use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, MqttOptions, Packet, QoS};
+use rumqttc::{ConnectReturnCode, ConnectionError, MqttOptions, Packet, QoS};
 use serde_json::{Value, json};
 
 const GROUP: &str = "/api/enrollmentGroups/line-4";
@@ -53,9 +54,8 @@ impl Group {
         let token = format!("SharedAccessSignature sr={resource}&sig={signature}&se={expires_at}");
         let mut options = MqttOptions::new(id, "127.0.0.1", central.started.mqtt.unwrap().port());
         let user = format!("{}/registrations/{id}/api-version=2019-03-31&ClientVersion=a%20test", self.scope);
-        options.set_credentials(user, token).set_clean_session(false).set_keep_alive(Duration::from_secs(30));
-        let (client, events) = AsyncClient::new(options, 10);
-        let mut client = Mqtt { client, events };
+        options.set_credentials(user, token).set_clean_session(false);
+        let mut client = Mqtt::new(options);
         client.subscribe("$dps/registrations/res/#").await;
         client
     }
@@ -310,8 +310,12 @@ async fn the_command_line_approves_and_rejects() {
     let run = async |arguments: &[&str]| {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_central"));
         command.arg("device").args(arguments).arg("--data-dir").arg(dir.path());
-        command.env("CENTRAL__HTTP__LISTEN", &listen);
-        let output = command.output().await.unwrap();
+        command.env("CENTRAL__HTTP__LISTEN", &listen).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = {
+            let _starting = starting();
+            command.spawn().unwrap()
+        };
+        let output = child.wait_with_output().await.unwrap();
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
         (output.status.code(), said)
     };

@@ -4,14 +4,12 @@
 
 mod common;
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use common::{Central, Mqtt, start};
 use edge_core::access::{enrolment, sas};
 use reqwest::Method;
-use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, MqttOptions, Packet, QoS};
+use rumqttc::{ConnectReturnCode, ConnectionError, MqttOptions, Packet, QoS};
 use serde_json::{Value, json};
 
 /// A client as the Azure SDKs make it, with any key.
@@ -23,9 +21,8 @@ fn enrolling(central: &Central, scope: &str, id: &str, key: &[u8]) -> Mqtt {
     let token = format!("SharedAccessSignature sr={resource}&sig={signature}&se={expires_at}");
     let mut options = MqttOptions::new(id, "127.0.0.1", central.started.mqtt.unwrap().port());
     let user = format!("{scope}/registrations/{id}/api-version=2019-03-31&ClientVersion=a%20test");
-    options.set_credentials(user, token).set_clean_session(false).set_keep_alive(Duration::from_secs(30));
-    let (client, events) = AsyncClient::new(options, 10);
-    Mqtt { client, events }
+    options.set_credentials(user, token).set_clean_session(false);
+    Mqtt::new(options)
 }
 
 async fn refused(mut client: Mqtt) {

@@ -6,7 +6,6 @@ mod common;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,9 +14,7 @@ use common::{Central, Mqtt, start};
 use edge_core::access::thumbprint::Thumbprint;
 use edge_tls::pem::certificates;
 use reqwest::Method;
-use rumqttc::{
-    AsyncClient, ConnectReturnCode, ConnectionError, MqttOptions, QoS, TlsConfiguration, Transport,
-};
+use rumqttc::{ConnectReturnCode, ConnectionError, MqttOptions, QoS, TlsConfiguration, Transport};
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 
@@ -79,10 +76,9 @@ fn client(central: &Central, dir: &Path, user: String, id: &str, ca: &Ca, leaf: 
         .with_client_auth_cert(chain, PrivateKeyDer::Pkcs8(leaf.1.serialize_der().into()))
         .unwrap();
     let mut options = MqttOptions::new(id, "localhost", central.started.mqtts.port());
-    options.set_credentials(user, "").set_keep_alive(Duration::from_secs(30));
+    options.set_credentials(user, "");
     options.set_transport(Transport::Tls(TlsConfiguration::Rustls(Arc::new(config))));
-    let (client, events) = AsyncClient::new(options, 10);
-    Mqtt { client, events }
+    Mqtt::new(options)
 }
 
 struct Enrolling<'a> {

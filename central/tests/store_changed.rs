@@ -14,7 +14,7 @@ use std::time::Duration;
 use central::store::telemetry::{NewMessage, Writing};
 use central::store::{self, Keep, Store, StoreError, backup, devices, telemetry_reading};
 use futures_util::future::join_all;
-use started::{end, start};
+use started::{end, start, starting};
 
 /// A busy machine with six centrals at once, and a checkpoint every five seconds.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -174,6 +174,7 @@ async fn a_restore_that_was_cut_is_refused_until_it_is_made_again() {
     assert!(refused.contains("was cut") && refused.contains("--replace"), "{refused}");
     let no_backup = backup::make(dir.path(), &other.path().join("second.backup"), 3).unwrap_err().to_string();
     assert!(no_backup.contains("was cut"), "{no_backup}");
+    drop(starting::starting());
     backup::restore(dir.path(), &file, true, 4).unwrap();
     end(start(dir.path()).await.unwrap()).await;
 }
@@ -201,18 +202,9 @@ async fn a_restore_that_is_killed_leaves_the_former_store_or_the_new_one_or_is_r
                 fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
             }
         }
-        let mut restore = Command::new(env!("CARGO_BIN_EXE_central"))
-            .args([
-                "restore",
-                "--replace",
-                file.to_str().unwrap(),
-                "--data-dir",
-                dir.path().to_str().unwrap(),
-            ])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_central"));
+        command.args(["restore", "--replace", file.to_str().unwrap()]).arg("--data-dir").arg(dir.path());
+        let mut restore = starting::started(command.stdout(Stdio::null()).stderr(Stdio::null()));
         // From when it has begun, which takes as long as the machine is busy.
         let has_begun = || {
             let names = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
@@ -228,6 +220,7 @@ async fn a_restore_that_is_killed_leaves_the_former_store_or_the_new_one_or_is_r
             Err(error) => {
                 refused += 1;
                 assert!(format!("{error:#}").contains("restore"), "{error:#}");
+                drop(starting::starting());
                 backup::restore(dir.path(), &file, true, 9).unwrap();
                 end(start(dir.path()).await.unwrap()).await;
             }

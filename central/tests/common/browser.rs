@@ -46,7 +46,7 @@ impl Central {
 
 impl Browser {
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.http.request(method.clone(), format!("{}{path}", self.base)).timeout(STEP);
+        let request = self.http.request(method.clone(), format!("{}{path}", self.base)).timeout(5 * STEP);
         let request = request.header("Sec-Fetch-Site", "same-origin");
         let request = if method == Method::GET { request } else { request.header("Origin", &self.base) };
         match &self.cookie {

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 pub mod browser;
 pub mod described;
+#[path = "../starting/mod.rs"]
+pub mod starting;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -26,6 +28,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How long anything may take on a busy machine.
 pub const STEP: Duration = Duration::from_secs(60);
+/// A client that a test does not poll stays connected for longer than any test takes.
+const KEEP_ALIVE: Duration = Duration::from_secs(1200);
 
 /// A running central and what it takes to speak to it.
 pub struct Central {
@@ -51,6 +55,7 @@ pub async fn start_with(dir: &std::path::Path, change: impl FnOnce(&mut Config))
     config.metrics.listen = None;
     change(&mut config);
     let stop = CancellationToken::new();
+    drop(starting::starting());
     let started = server::start(config, stop.clone()).await.unwrap();
     let mut central = Central { started, stop, http: reqwest::Client::new(), token: String::new() };
     central.token = central.new_token(Role::Administrator).await;
@@ -152,8 +157,7 @@ impl Central {
     pub async fn silent_client(&self, device: &str) -> Mqtt {
         let mut options = self.client(device).await.events.mqtt_options;
         options.set_manual_acks(true);
-        let (client, events) = AsyncClient::new(options, 100);
-        Mqtt { client, events }
+        Mqtt::new(options)
     }
 
     /// A client that leaves a will.
@@ -165,8 +169,7 @@ impl Central {
             rumqttc::QoS::AtLeastOnce,
             false,
         ));
-        let (client, events) = AsyncClient::new(options, 100);
-        Mqtt { client, events }
+        Mqtt::new(options)
     }
 
     pub fn client_with_key(&self, device: &str, key: &[u8]) -> Mqtt {
@@ -176,10 +179,8 @@ impl Central {
         let mut options = MqttOptions::new(device, "127.0.0.1", port);
         options
             .set_credentials(format!("central.test/{device}/?api-version=2021-04-12"), token)
-            .set_keep_alive(Duration::from_secs(30))
             .set_max_packet_size(1024 * 1024, 1024 * 1024);
-        let (client, events) = AsyncClient::new(options, 100);
-        Mqtt { client, events }
+        Mqtt::new(options)
     }
 
     pub async fn end(self) {
@@ -200,6 +201,14 @@ pub struct Mqtt {
 }
 
 impl Mqtt {
+    /// A client that is not connected yet, and that waits for a busy machine: its library's own 5 s for a connection are few there.
+    pub fn new(mut options: MqttOptions) -> Self {
+        options.set_keep_alive(KEEP_ALIVE);
+        let (client, mut events) = AsyncClient::new(options, 100);
+        events.network_options.set_connection_timeout(STEP.as_secs());
+        Self { client, events }
+    }
+
     /// The next packet that `pick` wants.
     pub async fn next<T>(&mut self, pick: impl Fn(Packet) -> Option<T>) -> T {
         tokio::time::timeout(STEP, async {

@@ -7,6 +7,8 @@ mod common;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use central::store::StoreError;
+use common::Central;
 use reqwest::Method;
 use rusqlite::Connection;
 use serde_json::json;
@@ -44,11 +46,17 @@ fn holds_lock(file: &Path) -> bool {
 }
 
 /// The devices in the files as a process that is killed now leaves them.
-fn left_by_a_kill(store: &Path) -> Vec<String> {
+async fn left_by_a_kill(central: &Central, store: &Path) -> Vec<String> {
     let copies = tempfile::tempdir().unwrap();
-    for name in ["central.db", "central.db-wal"] {
-        std::fs::copy(store.with_file_name(name), copies.path().join(name)).unwrap();
-    }
+    let (from, into) = (store.to_owned(), copies.path().to_owned());
+    // During a work of the writer: nothing is moved from the log into the file between the two copies.
+    let copied = central.started.store().submit(move |_| {
+        for name in ["central.db", "central.db-wal"] {
+            std::fs::copy(from.with_file_name(name), into.join(name)).unwrap();
+        }
+        Ok::<_, StoreError>(())
+    });
+    copied.await.unwrap();
     let connection = Connection::open(copies.path().join("central.db")).unwrap();
     let mut select = connection.prepare("SELECT id FROM devices ORDER BY id").unwrap();
     let ids = select.query_map([], |row| row.get(0)).unwrap();
@@ -81,7 +89,7 @@ async fn another_program_that_reads_and_closes_the_store_takes_nothing_from_it()
         );
     }
     assert!(holds_lock(&store));
-    assert_eq!(left_by_a_kill(&store), ["press-1", "press-2", "press-3"]);
+    assert_eq!(left_by_a_kill(&central, &store).await, ["press-1", "press-2", "press-3"]);
     central.stop.cancel();
     central.started.ended().await.unwrap();
 }

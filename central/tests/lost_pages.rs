@@ -35,21 +35,19 @@ async fn pages_that_the_disk_loses_are_taken_from_the_log_by_the_next_start() {
         .unwrap();
     let (client, token) = (reqwest::Client::new(), place.token());
     assert!(central.put(&client, &token, 0).await);
-    // What the disk has, before it loses pages.
-    let on_disk = fs::read(&store).unwrap();
     fs::write(&trigger, "").unwrap();
     let mut confirmed = vec![0];
+    // As many as it takes until it moves its log, which may be at once.
     for n in 1..=30 {
         if central.put(&client, &token, n).await {
             confirmed.push(n);
         }
     }
-    assert!(confirmed.len() > 10, "the disk failed before anything was stored");
     assert_eq!(central.ended(), Some(70));
     fs::remove_file(&trigger).unwrap();
 
-    // After a power cut the disk has what it had.
-    fs::write(&store, on_disk).unwrap();
+    // After a power cut the disk has what it had before it failed.
+    fs::copy(trigger.with_file_name("the disk fails.before"), &store).unwrap();
     let central = place.serve(|_| {}).unwrap();
     for n in confirmed {
         assert!(central.has(&client, &token, n).await, "press-{n} was confirmed");

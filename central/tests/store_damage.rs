@@ -13,6 +13,7 @@ use central::store::telemetry_reading;
 use central::store::{self, Keep, Store, StoreError, backup, devices, record};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use started::starting::output;
 use started::{end, start};
 
 const KEEP: Keep = Keep { messages: 100_000, commands: 100 };
@@ -73,16 +74,27 @@ async fn shown(store: &Store) -> Result<Vec<(i64, u64)>, StoreError> {
     read.await
 }
 
-/// A store as a killed central leaves it: its files are copied while it is open.
+/// A store as a killed central leaves it: its files are copied while it is open. All messages are in its log, however long they took:
+/// somebody has read from the store since before they came.
 async fn killed(into: &Path, count: u64) -> Vec<(i64, u64)> {
     let dir = tempfile::tempdir().unwrap();
     let store = store::open(dir.path(), KEEP).unwrap();
+    let reader = rusqlite::Connection::open(dir.path().join("central.db")).unwrap();
+    let moment = reader.unchecked_transaction().unwrap();
+    moment.query_row("SELECT count(*) FROM devices", [], |row| row.get::<_, i64>(0)).unwrap();
     fill(&store, 1..count + 1).await;
     let all = shown(&store).await.unwrap();
     assert_eq!(all.len() as u64, count);
-    for name in ["central.db", "central.db-wal", "central.db-commits"] {
-        fs::copy(dir.path().join(name), into.join(name)).unwrap();
-    }
+    // Nothing is committed or moved during a work of the writer.
+    let (from, into) = (dir.path().to_owned(), into.to_owned());
+    let copied = store.submit(move |_| {
+        for name in ["central.db", "central.db-wal", "central.db-commits"] {
+            fs::copy(from.join(name), into.join(name)).unwrap();
+        }
+        Ok::<_, StoreError>(())
+    });
+    copied.await.unwrap();
+    drop(moment);
     store.close().await;
     all
 }
@@ -290,15 +302,15 @@ async fn a_stop_while_another_program_holds_the_store_takes_seconds() {
 
 /// Runs the program with a command on a data directory.
 fn central(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_central"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_central"));
+    command
         .args(arguments)
         .arg("--data-dir")
         .arg(dir)
         .env("CENTRAL__HTTP__LISTEN", "127.0.0.1:0")
         .env("CENTRAL__MQTT__MQTTS", "127.0.0.1:0")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+        .stdin(Stdio::null());
+    output(&mut command)
 }
 
 fn text(output: &Output) -> String {

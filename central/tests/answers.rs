@@ -115,6 +115,7 @@ async fn no_answer_of_any_path_holds_the_async_threads_and_none_is_larger_than_a
         before = now;
     }
     requesting.join().unwrap();
+    println!("{worst:?} at once at most");
     assert!(worst.0 < AT_ONCE_MAX, "{worst:?}");
     let lengths = longest.lock().unwrap().clone();
     let (largest, status, path) = lengths.iter().max().unwrap();

@@ -16,8 +16,8 @@ use serde_json::{Map, Value, json};
 /// The work that an async thread may do at once for a change: its head, its bytes, and its answer. Time of the processor, so that other
 /// programs change nothing.
 const AT_ONCE_MAX: Duration = Duration::from_millis(250);
-/// A machine that many tests share. Done on the async thread, one of the changes below takes a second of it, and all take minutes.
-const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Callers that send large changes at once.
+const SENDERS: usize = 12;
 
 fn cpu(clock: ClockId) -> Duration {
     let time = clock_gettime(clock);
@@ -120,13 +120,14 @@ async fn no_change_at_any_path_holds_the_async_threads() {
         assert!(body.to_string().len() > 500_000, "{path}");
         changes.push((method.to_owned(), path.to_owned(), body));
     }
-    let mut most = Duration::ZERO;
+    let (mut most, mut worst) = (Duration::ZERO, Duration::ZERO);
     for (method, path, body) in changes {
         let (status, at_once, whole) = measured(&central, &method, &path, &body).await;
         assert_ne!(status, 500, "{method} {path}");
         assert!(at_once < AT_ONCE_MAX, "{method} {path}: {at_once:?}");
-        most = most.max(whole);
+        (most, worst) = (most.max(whole), worst.max(at_once));
     }
+    println!("{worst:?} at once at most, of {most:?}");
     assert_eq!(central.send(Method::GET, manifest, None).await.0, 200, "the large ones are taken");
     assert!(most > 2 * AT_ONCE_MAX, "so much work that it would be seen: {most:?}");
     central.end().await;
@@ -147,7 +148,7 @@ async fn devices_and_other_callers_do_not_wait_for_large_changes_of_one_token() 
     // More at once than one caller may have made at a time, again and again until the others are done.
     let is_over = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let statuses = Arc::new(Mutex::new(Vec::new()));
-    let senders: Vec<_> = (0..12)
+    let senders: Vec<_> = (0..SENDERS)
         .map(|number| {
             let (method, path, body) = bodies[number % bodies.len()].clone();
             let (central, is_over, statuses) = (central.clone(), is_over.clone(), statuses.clone());
@@ -162,27 +163,33 @@ async fn devices_and_other_callers_do_not_wait_for_large_changes_of_one_token() 
     while statuses.lock().unwrap().is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let (mut published, mut read) = (Vec::new(), Vec::new());
+    let answered = || statuses.lock().unwrap().len();
+    let (mut published, mut read, mut slowest) = (0, 0, Duration::ZERO);
     for number in 0..40 {
-        let begun = Instant::now();
+        let (before, begun) = (answered(), Instant::now());
         device.publish("devices/press-1/messages/events/", json!({"n": number}).to_string()).await;
-        published.push(begun.elapsed());
-        let begun = Instant::now();
+        let between = answered();
         let (status, _) = central.send_as(&reader, Method::GET, "/api/devices/press-1", None).await;
-        read.push((begun.elapsed(), status));
+        assert_eq!(status, 200);
+        (published, read) = (published.max(between - before), read.max(answered() - between));
+        slowest = slowest.max(begun.elapsed());
     }
     is_over.store(true, std::sync::atomic::Ordering::Relaxed);
     // Their last ones are answered by this thread.
     let joined =
         tokio::task::spawn_blocking(move || senders.into_iter().for_each(|sender| sender.join().unwrap()));
     joined.await.unwrap();
-    let slowest = (published.iter().max().unwrap(), read.iter().max().unwrap());
     let statuses = statuses.lock().unwrap().clone();
-    println!("{} changes; slowest PUBACK and GET: {slowest:?}", statuses.len());
+    println!(
+        "{} changes; {published} during a PUBACK and {read} during a GET at most; slowest of both: {slowest:?}",
+        statuses.len()
+    );
     // A template of so many fields is refused, once it was read.
     assert!(statuses.iter().all(|status| [200, 422, 429].contains(status)), "{statuses:?}");
     assert!(statuses.contains(&200));
-    assert!(*slowest.0 < WAIT_MAX && slowest.1.0 < WAIT_MAX && slowest.1.1 == 200, "{slowest:?}");
+    // Counted in changes, since a busy machine is slow with all. Done on the async thread, more than all that are on their way would come
+    // first, and each takes a second of it.
+    assert!(published < SENDERS && read < SENDERS, "{published} {read}");
     drop(device);
     Arc::into_inner(central).unwrap().end().await;
 }

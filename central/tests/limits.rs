@@ -283,16 +283,15 @@ async fn enrolling_with_wrong_keys_is_slowed_and_locks_no_honest_device_out() {
     };
     let (codes, (code, took)) = tokio::join!(attack, honest);
     println!("the honest device was let in after {took:?}, 40 guesses took {:?}", since.elapsed());
+    // Behind the guesses it would have been refused as most of them are.
     assert_eq!(code, Some(0));
-    // Room for a loaded machine: behind a guess it would have waited twice.
-    assert!(took < Duration::from_secs(10), "the longest wait is 5 s, and it took {took:?}");
     let refused_unjudged = codes.iter().filter(|code| **code == Some(3)).count();
     assert!(refused_unjudged > 20, "most guesses were not looked at: {codes:?}");
     // It has proven itself from there: whatever others guess, it does not wait again.
-    let since = Instant::now();
+    let before = central.get("/api/ext/mqtt-server").await["counts"].clone();
     assert_eq!(enrols(&central, [127, 0, 0, 1], &scope, "press-1", &key).await, Some(0));
-    assert!(since.elapsed() < took, "it waited again: {:?}", since.elapsed());
     let counts = central.get("/api/ext/mqtt-server").await["counts"].clone();
+    assert_eq!(counts["loginsDelayed"], before["loginsDelayed"], "it waited again");
     assert!(
         counts["loginsDelayed"].as_u64() >= Some(1) && counts["loginsRefused"].as_u64() > Some(20),
         "{counts}"

@@ -33,7 +33,7 @@ async fn operators_call_devices_by_the_api_and_nobody_calls_over_mqtt() {
             }
         }
     });
-    let echo = json!({"request": 1, "responseTimeout": 5});
+    let echo = json!({"request": 1, "responseTimeout": 300});
     for (role, target, status) in [
         (Role::Operator, "press-1", 201),
         (Role::Administrator, "press-1", 201),

@@ -203,7 +203,7 @@ async fn a_command_travels_over_the_link_and_its_first_end_counts() {
 
     let mut gateway = central.client("gw").await;
     gateway.subscribe("$ls/#").await;
-    let call = central.ok(Method::POST, path, Some(json!({"request": {"x": 1}, "responseTimeout": 20})));
+    let call = central.ok(Method::POST, path, Some(json!({"request": {"x": 1}, "responseTimeout": 300})));
     let serve = async {
         let (topic, request) = gateway.message("$ls/command/").await;
         assert_eq!((&request["methodName"], &request["payload"]), (&json!("reset"), &json!({"x": 1})));
@@ -256,7 +256,9 @@ async fn a_command_whose_answer_comes_after_a_restart_of_central_still_ends_with
     gateway.subscribe("$ls/#").await;
     let path = "/api/devices/gw/commands/reset";
     let request = central.http.post(central.url(&format!("{path}?api-version=1.0")));
-    let pending = tokio::spawn(request.header("Authorization", &central.token).json(&json!({})).send());
+    let pending = tokio::spawn(
+        request.header("Authorization", &central.token).json(&json!({"responseTimeout": 300})).send(),
+    );
     let (topic, _) = gateway.message("$ls/command/").await;
     let id = topic.strip_prefix("$ls/command/").unwrap().split_once('/').unwrap().0.to_owned();
     central.end().await;

@@ -307,7 +307,8 @@ async fn every_operation_is_for_the_custom_roles_that_have_its_permission_and_no
             }
         }
     }
-    assert!(allowed > 100 && refused > 100, "{allowed} allowed, {refused} refused");
+    // Far fewer than by any coins.
+    assert!(allowed > 20 && refused > 20, "{allowed} allowed, {refused} refused");
     central.end().await;
 }
 

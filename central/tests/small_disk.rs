@@ -159,10 +159,13 @@ async fn fill(of: FileSystem, mib: u64, keep_free: Option<u64>, load: Load) {
     let mut gateway = Gateway { ingest, load, connection: 1, acknowledged: 0, refused: 0 };
     // A message takes some bytes more than its body.
     let messages = 3 * (mib << 20) / 2 / (load.body as u64 + 200);
-    let deadline = Instant::now() + STEP;
+    let mut last = (gateway.acknowledged, Instant::now());
     while gateway.acknowledged < messages {
         gateway.send().await;
-        assert!(Instant::now() < deadline, "{what}: telemetry is refused for good: {:?}", store.failure());
+        if gateway.acknowledged > last.0 {
+            last = (gateway.acknowledged, Instant::now());
+        }
+        assert!(last.1.elapsed() < STEP, "{what}: telemetry is refused for good: {:?}", store.failure());
     }
     goes_on(&store, &mut gateway, &what).await;
     let (acknowledged, refused) = (gateway.acknowledged, gateway.refused);

@@ -133,10 +133,10 @@ async fn health_shows_the_disk_and_the_queue_and_writes_once_for_any_number_of_r
         let answer = central.http.get(central.url("/api/ext/health")).send().await.unwrap();
         (answer.status().as_u16(), answer.json::<serde_json::Value>().await.unwrap())
     };
-    let (status, body) = health().await;
-    assert_eq!(status, 200, "{body}");
+    // A work of central's own may wait just now.
+    let body =
+        central.until("/api/ext/health", |body| (body["writer"]["works"] == 0).then(|| body.clone())).await;
     assert!(body["diskFreeBytes"].as_u64().unwrap() > 0, "{body}");
-    assert_eq!(body["writer"]["works"], 0, "{body}");
     assert_eq!((&body["messagesWaiting"], &body["lostCommits"]), (&json!(0), &json!([])));
     let store = central.started.store().clone();
     let commits = async || {
@@ -151,9 +151,9 @@ async fn health_shows_the_disk_and_the_queue_and_writes_once_for_any_number_of_r
     for answer in futures_util::future::join_all((0..100).map(|_| health())).await {
         assert_eq!(answer.0, 200);
     }
-    // One look in 2 s, a checkpoint in 5 s.
-    let most = 2 + since.elapsed().as_secs().cast_signed();
-    assert!(commits().await - before <= most, "{} commits", commits().await - before);
+    // One look in 2 s, a checkpoint in 5 s, and the clock of ages, each of which may be due just now; and the use of a token.
+    let (made, seconds) = (commits().await - before, since.elapsed().as_secs().cast_signed());
+    assert!(made <= 4 + seconds, "{made} commits in {seconds} s");
     central.end().await;
 }
 
@@ -164,6 +164,7 @@ async fn health_fails_with_the_reason_while_the_disk_is_nearly_full() {
     let answer = central.http.get(central.url("/api/ext/health")).send().await.unwrap();
     assert_eq!(answer.status(), 503);
     let body: serde_json::Value = answer.json().await.unwrap();
-    assert!(body["findings"][0].as_str().unwrap().contains("keep.free_bytes"), "{body}");
+    let findings = body["findings"].as_array().unwrap();
+    assert!(findings.iter().any(|finding| finding.to_string().contains("keep.free_bytes")), "{body}");
     central.end().await;
 }

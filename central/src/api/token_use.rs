@@ -69,3 +69,22 @@ impl TokenUse {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn so_many_wrong_tokens_wait_for_their_answer_and_the_next_is_answered_at_once() {
+        let (tokens, address) = (TokenUse::default(), ClientAddress([192, 0, 2, 1].into()));
+        let wrong = || tokens.wrong(ApiError::unauthorized("a wrong token"), address);
+        let mut waiting: Vec<_> = (0..WRONG_WAITING_MAX).map(|_| Box::pin(wrong())).collect();
+        for answer in &mut waiting {
+            assert!(futures_util::poll!(answer.as_mut()).is_pending());
+        }
+        assert!(!wrong().await.is_unauthorized(), "it is refused without having been looked at");
+        for answer in waiting {
+            assert!(answer.await.is_unauthorized());
+        }
+    }
+}

@@ -59,7 +59,7 @@ impl Default for Guesses {
 }
 
 impl Guesses {
-    fn new(settings: &ThrottleSettings) -> Self {
+    pub(super) fn new(settings: &ThrottleSettings) -> Self {
         let throttle = || Mutex::new(Throttle::new(settings.clone()));
         Self { users: throttle(), strangers: throttle(), lines: Mutex::default(), since: Instant::now() }
     }
@@ -124,6 +124,18 @@ impl Guesses {
     }
 }
 
+/// Failures of which each makes the next attempt wait for longer than any test takes.
+#[cfg(test)]
+pub(super) fn with_long_waits() -> Guesses {
+    let hour_ms = 3_600_000;
+    Guesses::new(&ThrottleSettings {
+        first_ms: hour_ms,
+        longest_ms: 10_000 * hour_ms,
+        half_life_ms: 10_000 * hour_ms,
+        ..ThrottleSettings::default()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,7 +169,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_line_has_an_end() {
-        let guesses = Guesses::default();
+        let guesses = with_long_waits();
         let claim = Claim { name: "opal".into(), is_user: true, from: IpAddr::from([192, 0, 2, 1]) };
         (0..20).for_each(|_| guesses.failed(&claim));
         let mut waiting: Vec<_> = (0..WAITING_MAX).map(|_| Box::pin(guesses.turn(&claim))).collect();
@@ -171,7 +183,7 @@ mod tests {
 
     #[tokio::test]
     async fn all_addresses_of_an_ipv6_network_are_one_and_names_that_nobody_has_are_counted_apart() {
-        let guesses = Guesses::default();
+        let guesses = with_long_waits();
         let claim = |name: &str, is_user, from: &str| Claim {
             name: name.to_owned(),
             is_user,

@@ -132,7 +132,7 @@ async fn inject(fault: Fault, store: &Store, dir: &std::path::Path) {
         }
         Fault::Locked => {
             let other = Connection::open(dir.join("central.db")).unwrap();
-            other.busy_timeout(std::time::Duration::from_secs(5)).unwrap();
+            other.busy_timeout(std::time::Duration::from_secs(60)).unwrap();
             other.execute_batch("BEGIN IMMEDIATE").unwrap();
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             other.execute_batch("COMMIT").unwrap();

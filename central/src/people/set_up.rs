@@ -40,6 +40,10 @@ impl People {
         }
         // A right code waits for no wrong ones, or who sends those would keep the owner out.
         if !self.setup.is_right(code)? {
+            // The code goes with the first user, who may have come since the question above.
+            if !self.needs_setup().await? {
+                return Err(PeopleError::SetUpAlready);
+            }
             let _place = self.wrong_codes.try_acquire().map_err(|_| PeopleError::TooManyFailures)?;
             tokio::time::sleep(WRONG_TAKES).await;
             tracing::warn!(address = %from, "a wrong set-up code was refused");

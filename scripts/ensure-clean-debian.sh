@@ -11,7 +11,7 @@ fi
 scripts/ensure-packages.sh debootstrap
 suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
 # Where this machine gets Debian's packages from.
-mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | head -n 1)
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | sed -n 1p)
 echo "Making a clean Debian ($suite) in $ARCHIVE with debootstrap."
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

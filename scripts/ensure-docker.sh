@@ -3,12 +3,13 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
-# How long an engine may take to answer, in seconds: a first start on a slow disk takes about ten.
-readonly PATIENCE=90
+# How long an engine may take to answer, in seconds: a first start takes about ten, and a machine may be twenty times as slow.
+readonly PATIENCE=300
 readonly LOG=/var/log/lineside-dockerd.log
 
+# Where there is no engine, this fails at once; one that is busy may take its time.
 answers() {
-    timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1
+    timeout 60 docker version --format '{{.Server.Version}}' >/dev/null 2>&1
 }
 
 if answers; then
@@ -38,15 +39,17 @@ elif [[ -d /run/systemd/system ]]; then
     echo "Starting the Docker Engine with systemd."
     systemctl start docker
 else
-    # A pid file of an earlier boot may name a process that is no engine now; dockerd would refuse to start beside it.
     pid_file=/var/run/docker.pid
-    if [[ -f $pid_file && $(cat "/proc/$(<"$pid_file")/comm" 2>/dev/null) != dockerd ]]; then
+    if [[ -f $pid_file && $(cat "/proc/$(<"$pid_file")/comm" 2>/dev/null) == dockerd ]]; then
+        echo "The Docker Engine is there and does not answer yet."
+    else
+        # A pid file of an earlier boot may name a process that is no engine now; dockerd would refuse to start beside it.
         rm -f "$pid_file"
+        echo "Starting the Docker Engine in the background; it writes to $LOG."
+        # A session and files of its own: it must outlive this script and hold nobody's output open.
+        setsid nohup dockerd >"$LOG" 2>&1 </dev/null &
+        dockerd_id=$!
     fi
-    echo "Starting the Docker Engine in the background; it writes to $LOG."
-    # A session and files of its own: it must outlive this script and hold nobody's output open.
-    setsid nohup dockerd >"$LOG" 2>&1 </dev/null &
-    dockerd_id=$!
 fi
 
 deadline=$((SECONDS + PATIENCE))

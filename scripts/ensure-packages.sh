@@ -38,11 +38,14 @@ if [[ $services == no && ! -e $POLICY ]]; then
 else
     trap 'rm -f "$log"' EXIT
 fi
+# Another apt-get, such as that of the machine's own updates, is waited for; a mirror that answers slowly is tried again.
+readonly PATIENT=(-o DPkg::Lock::Timeout=600 -o Acquire::Retries=5)
 install() {
-    DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1 </dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get "${PATIENT[@]}" install -y --no-install-recommends "${missing[@]}" \
+        >"$log" 2>&1 </dev/null
 }
 # The package lists of a fresh machine may be absent or too old: then they are fetched, and once more.
-if ! install && ! { apt-get update >"$log" 2>&1 && install; }; then
+if ! install && ! { apt-get "${PATIENT[@]}" update >"$log" 2>&1 && install; }; then
     tail -n 20 "$log" >&2
     echo "ensure-packages: apt-get could not install ${missing[*]}; its last words are above" >&2
     exit 1

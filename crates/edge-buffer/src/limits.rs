@@ -1,6 +1,7 @@
 //! The limits of a log, and what is dropped when one is met.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::format::{Record, SEGMENT_HEADER, frame_len};
 use crate::pool::Pool;
@@ -48,6 +49,9 @@ pub struct LogOptions {
     /// A file outside of the log's directory that keeps a copy of its ledger: by it an open knows what was there when the
     /// directory, or files in it, are gone. Without it a directory that is gone is a new log.
     pub mirror: Option<PathBuf>,
+    /// How long a change of the ledger, such as a moved cursor, waits for company before it is written: a restart resends that much.
+    /// The files are checked then, too.
+    pub ledger_lag: Duration,
 }
 
 impl Default for LogOptions {
@@ -65,6 +69,7 @@ impl Default for LogOptions {
             is_refused_lost: true,
             unsettled_max: 0,
             mirror: None,
+            ledger_lag: Duration::from_secs(1),
         }
     }
 }

@@ -29,8 +29,6 @@ use crate::shared::Shared;
 use crate::state::{Pending, State, Writer};
 use crate::threads;
 
-/// A moved cursor waits this long for company before it is written: a restart resends that much.
-const LEDGER_LAG: Duration = Duration::from_secs(1);
 /// Of the last sync's time, how much a busy log waits for company: one in so many.
 const PATIENCE: u32 = 4;
 /// And never more: a card that takes a second for a sync must not cost a quarter more.
@@ -76,7 +74,7 @@ impl Drop for Turn<'_> {
         state.is_closing |= std::thread::panicking();
         let has_set_timer = state.is_ledger_behind && state.ledger_due.is_none();
         if has_set_timer {
-            state.ledger_due = Some(Instant::now() + LEDGER_LAG);
+            state.ledger_due = Some(Instant::now() + self.0.options.ledger_lag);
         }
         let must_wake = has_set_timer || !state.queue.is_empty() || state.has_chores();
         drop(state);
@@ -150,7 +148,7 @@ impl Writers {
         }
         loop {
             if state.is_ledger_behind && state.ledger_due.is_none() {
-                state.ledger_due = Some(Instant::now() + LEDGER_LAG);
+                state.ledger_due = Some(Instant::now() + shared.options.ledger_lag);
             }
             let left = state.ledger_due.map(|due| due.saturating_duration_since(Instant::now()));
             let is_due = left.is_some_and(|left| left.is_zero());

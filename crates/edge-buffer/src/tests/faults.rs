@@ -97,7 +97,8 @@ async fn after_a_failed_sync_the_file_is_never_written_again() {
 #[tokio::test]
 async fn many_that_wait_are_written_in_two_halves_and_each_half_is_answered_by_its_own_sync() {
     let disk = Disk::default();
-    let log = Log::open_on(Arc::new(disk.clone()), LogOptions::default()).unwrap();
+    let log = Log::open_on(Arc::new(disk.clone()), LogOptions { ledger_lag: NEVER, ..LogOptions::default() })
+        .unwrap();
     disk.hold_syncs();
     let first = log.append(payload(1, 100), 0);
     disk.sync_waits();

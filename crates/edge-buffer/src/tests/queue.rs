@@ -217,3 +217,23 @@ async fn an_append_that_was_answered_may_be_awaited_again() {
     assert!((&mut refused).await.is_err());
     assert!((&mut refused).await.is_err());
 }
+
+#[tokio::test]
+async fn a_cursor_that_moved_is_written_after_the_lag_without_anybody_asking() {
+    let disk = super::disk::Disk::default();
+    let lag = Duration::from_millis(50);
+    let options = LogOptions { ledger_lag: lag, ..options() };
+    let log = Log::open_on(std::sync::Arc::new(disk.clone()), options.clone()).unwrap();
+    fill(&log, 5, 100).await;
+    // No segment of them is done with, so that nothing but the lag has it written.
+    log.advance(4);
+    let written = async {
+        while Log::open_on(std::sync::Arc::new(disk.after_kill()), options.clone()).unwrap().stats().cursor
+            < 4
+        {
+            tokio::time::sleep(lag).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), written).await.expect("it is written");
+    log.close().await;
+}

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::pin::pin;
 
 use edge_buffer::Fence;
+use futures_util::FutureExt as _;
 use mqtt::codec::packet::Version;
 use mqtt::codec::reason::Reason;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use super::end::End;
@@ -125,7 +127,10 @@ where
             self.last_read = now;
         }
         if now >= self.stall_check_at {
-            let waiting = self.writer.has_output().then_some(self.writer.written);
+            let mut waiting = self.writer.has_output().then_some(self.writer.written);
+            if waiting.is_some() && waiting == self.written_at_check {
+                waiting = self.written_now();
+            }
             if waiting.is_some() && waiting == self.written_at_check {
                 let why = "the client does not read what is sent to it";
                 return Err(End::Closed(why.to_owned(), Reason::UNSPECIFIED));
@@ -142,10 +147,26 @@ where
         }
         match self.silence_max {
             Some(max) if now.duration_since(self.last_read) >= max => {
+                if self.has_spoken() {
+                    self.last_read = now;
+                    return Ok(());
+                }
                 let why = "the client was silent for one and a half times its keep-alive";
                 Err(End::Closed(why.to_owned(), Reason::KEEP_ALIVE_TIMEOUT))
             }
             _ => Ok(()),
         }
+    }
+    /// Whether something of the client waits to be read; it is then. A machine that stood still finds the silence over and what came
+    /// meanwhile at the same moment.
+    fn has_spoken(&mut self) -> bool {
+        matches!(unconstrained(self.reader.fill()).now_or_never(), Some(Ok(1..)))
+    }
+
+    /// Bytes written once what the client takes now is written, as [`Session::written_at_check`]; for the same reason.
+    fn written_now(&mut self) -> Option<u64> {
+        // An error is found by the next write too.
+        let _ = unconstrained(self.writer.write()).now_or_never();
+        self.writer.has_output().then_some(self.writer.written)
     }
 }

@@ -98,6 +98,11 @@ impl Octets {
         self.0.write_all(bytes).await.unwrap();
     }
 
+    /// Sends at once, and nothing else has a turn before that.
+    pub(crate) fn send_now(&self, bytes: &[u8]) {
+        assert_eq!(self.0.try_write(bytes).unwrap(), bytes.len());
+    }
+
     /// The next packet, whole.
     pub(crate) async fn packet(&mut self) -> Vec<u8> {
         let reading = async {

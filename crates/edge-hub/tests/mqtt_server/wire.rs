@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::octets::{CLEAN, Octets, packet, text};
 use crate::site::{PATIENCE, Site};
 
 /// Client id `d1`, a clean session, this keep-alive, user name `u`.
@@ -99,14 +100,14 @@ async fn packets_in_pieces_and_many_at_once_are_the_same() {
 
 #[tokio::test]
 async fn the_silent_are_let_go_and_the_server_has_a_bound() {
-    let settings = MqttServerSettings {
-        connect_timeout: Duration::from_secs(1),
-        connections_max: 2,
-        ..MqttServerSettings::default()
-    };
-    let mut site = Site::open(settings).await;
+    let connect_timeout = Duration::from_secs(1);
+    let site = Site::open(MqttServerSettings { connect_timeout, ..MqttServerSettings::default() }).await;
     assert_eq!(exchange(site.address, b"").await, b"", "no CONNECT");
     assert_eq!(exchange(site.address, &connect(0)[..9]).await, b"", "half a CONNECT");
+    site.close().await;
+    let settings =
+        MqttServerSettings { connect_timeout: PATIENCE, connections_max: 2, ..MqttServerSettings::default() };
+    let mut site = Site::open(settings).await;
     assert_eq!(exchange(site.address, &connect(1)).await, CONNACK, "no ping");
     site.until_seen(crate::site::Seen::Disconnected("d1".into())).await;
     let mut held = Vec::new();
@@ -116,6 +117,29 @@ async fn the_silent_are_let_go_and_the_server_has_a_bound() {
     let refused = exchange(site.address, b"\x10\x0e\0\x04MQTT\x04\x02\0\0\0\x02d3").await;
     assert_eq!(refused, b"\x20\x02\0\x03", "a third connection");
     assert_eq!(site.server.counts().connections_refused.load(std::sync::atomic::Ordering::Relaxed), 1);
+    site.close().await;
+}
+
+#[tokio::test]
+async fn what_came_while_the_server_had_no_turn_is_no_silence() {
+    // One of them would be lucky; and the last one is there before the first one is silent for too long.
+    const CLIENTS: usize = 64;
+    const KEEP_ALIVE: u8 = 4;
+    let site = Site::open(MqttServerSettings::default()).await;
+    let mut clients = Vec::new();
+    for n in 0..CLIENTS {
+        let mut client = Octets::open(&site).await;
+        let connect = packet(0x10, &[&text("MQTT"), &[4, CLEAN, 0, KEEP_ALIVE], &text(&format!("d{n}"))]);
+        client.ask(&connect, &CONNACK).await;
+        clients.push(client);
+    }
+    // The clients ping, and the machine stands still before the server reads it.
+    clients.iter().for_each(|client| client.send_now(b"\xc0\0"));
+    std::thread::sleep(Duration::from_millis(u64::from(KEEP_ALIVE) * 1_500 + 100));
+    for client in &mut clients {
+        client.expect(b"\xd0\0").await;
+    }
+    drop(clients);
     site.close().await;
 }
 

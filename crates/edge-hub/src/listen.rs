@@ -67,12 +67,25 @@ fn has_socket(process: &Path, inodes: &[String]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     #[tokio::test]
     async fn a_port_in_use_is_an_error_that_names_the_process() {
-        for address in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = bind(address.parse().unwrap()).await else { continue };
+        for host in ["127.0.0.1", "::1"] {
+            let host: IpAddr = host.parse().unwrap();
+            // Below those that the kernel gives to others: none of them has the port before or after.
+            let mut listener = None;
+            for port in 21_800..21_900 {
+                if holder(port).is_none() {
+                    listener = bind((host, port).into()).await.ok();
+                }
+                if listener.is_some() {
+                    break;
+                }
+            }
+            let Some(listener) = listener else { continue };
             let taken = listener.local_addr().unwrap();
             let error = bind(taken).await.unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AddrInUse);

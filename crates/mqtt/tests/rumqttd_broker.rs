@@ -14,8 +14,9 @@ use tokio::time::timeout;
 /// What a step may take at most on a busy machine.
 const STEP: Duration = Duration::from_secs(60);
 
-fn free_address() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
+/// An address that is free now, and that nobody else is given: others have ports of 127.0.0.1.
+fn free_address(host: u8) -> SocketAddr {
+    TcpListener::bind((Ipv4Addr::new(127, 97, 0, host), 0)).unwrap().local_addr().unwrap()
 }
 
 fn listener(name: &str, listen: SocketAddr) -> Option<HashMap<String, ServerSettings>> {
@@ -34,7 +35,7 @@ fn listener(name: &str, listen: SocketAddr) -> Option<HashMap<String, ServerSett
 
 /// A broker that ends with this process; the addresses of MQTT 3.1.1 and 5.
 fn broker() -> (SocketAddr, SocketAddr) {
-    let (v4, v5) = (free_address(), free_address());
+    let (v4, v5) = (free_address(1), free_address(2));
     let router = RouterConfig {
         max_connections: 10,
         max_outgoing_packet_count: 200,

@@ -147,9 +147,9 @@ mod tests {
         answer
     }
 
-    /// An address that is free now.
-    async fn free() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+    /// An address that is free now, and that nobody else is given: others have ports of 127.0.0.1.
+    async fn free(host: u8) -> SocketAddr {
+        TcpListener::bind(SocketAddr::from(([127, 96, 0, host], 0))).await.unwrap().local_addr().unwrap()
     }
 
     async fn serving(address: SocketAddr) {
@@ -164,7 +164,7 @@ mod tests {
 
     #[tokio::test]
     async fn scrapes_of_one_second_are_answered_with_one_collection() {
-        let (address, stop) = (free().await, CancellationToken::new());
+        let (address, stop) = (free(1).await, CancellationToken::new());
         let collected = Arc::new(AtomicU64::new(0));
         let counted = collected.clone();
         let collect = move || {
@@ -188,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_but_metrics_is_answered_and_only_under_names_of_this_machine() {
-        let (address, stop) = (free().await, CancellationToken::new());
+        let (address, stop) = (free(2).await, CancellationToken::new());
         let collect = || async { "lineside_x 1\n".to_owned() };
         let served = tokio::spawn(serve("listen.metrics", address, collect, stop.clone()));
         serving(address).await;
@@ -218,7 +218,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_another_program_has_is_tried_until_it_is_free_or_the_program_stops() {
-        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let taken = TcpListener::bind("127.96.0.3:0").await.unwrap();
         let (address, stop) = (taken.local_addr().unwrap(), CancellationToken::new());
         let until = stop.clone();
         let again = Duration::from_millis(5);

@@ -48,7 +48,9 @@ async fn a_filter_that_was_given_up_receives_nothing_more() {
 #[tokio::test]
 async fn nothing_that_was_acknowledged_is_lost_to_a_subscriber_that_lags() {
     const MESSAGES: usize = 5_000;
-    let site = Site::open(MqttServerSettings::default()).await;
+    // A machine that stands still is no subscriber that takes nothing.
+    let publishers_wait = std::time::Duration::from_secs(600);
+    let site = Site::open(MqttServerSettings { publishers_wait, ..MqttServerSettings::default() }).await;
     let mut slow = site.mqtt("slow").await;
     slow.subscribe("a", QoS::AtLeastOnce).await;
     let mut publisher = site.mqtt("publisher").await;

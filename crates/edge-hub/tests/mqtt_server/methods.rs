@@ -23,7 +23,7 @@ fn request(response_timeout: u64, connect_timeout: u64) -> MethodRequest {
 async fn a_call_waits_for_its_target_and_gets_the_answer() {
     let site = Site::open(MqttServerSettings::default()).await;
     let (clients, target) = (site.clients.clone(), "d1".parse().unwrap());
-    let call = tokio::spawn(async move { clients.call(&target, &request(10, 10)).await });
+    let call = tokio::spawn(async move { clients.call(&target, &request(300, 300)).await });
     let mut d1 = site.mqtt("d1").await;
     d1.subscribe(topics::METHOD_CALLS, QoS::AtMostOnce).await;
     let (topic, body, _) = d1.message().await;
@@ -45,7 +45,7 @@ async fn nobody_else_can_answer_a_call() {
     let mut d2 = site.mqtt("d2").await;
     d1.subscribe(topics::METHOD_CALLS, QoS::AtLeastOnce).await;
     let (clients, target) = (site.clients.clone(), "d1".parse().unwrap());
-    let call = tokio::spawn(async move { clients.call(&target, &request(10, 0)).await });
+    let call = tokio::spawn(async move { clients.call(&target, &request(300, 0)).await });
     let (topic, ..) = d1.message().await;
     let request_id = topic.rsplit_once('=').unwrap().1;
     d2.publish(&topics::method_response(666, request_id), "null").await;

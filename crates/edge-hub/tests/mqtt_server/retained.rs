@@ -11,7 +11,9 @@ const ALL: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
 
 fn settings() -> MqttServerSettings {
     let identity = IdentitySettings { retained_messages_max: 10_000, ..IdentitySettings::default() };
-    MqttServerSettings { identity, ..MqttServerSettings::default() }
+    // A machine that stands still is no subscriber that takes nothing.
+    let publishers_wait = std::time::Duration::from_secs(600);
+    MqttServerSettings { identity, publishers_wait, ..MqttServerSettings::default() }
 }
 
 /// Enough of everything that the client itself never waits for the server.

@@ -19,7 +19,10 @@ use edge_hub::service::{Admitted, Client, ClientCert, ConnectRequest, Login, Ref
 use edge_hub::sessions::Sessions;
 use edge_hub::settings::MqttServerSettings;
 use futures_util::future::BoxFuture;
-use rumqttc::{AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, Packet, QoS};
+use rumqttc::{
+    AsyncClient, ConnectReturnCode, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet,
+    QoS,
+};
 use schemas::bag::PropertyBag;
 use schemas::names::Identity;
 use schemas::twin::Twin;
@@ -331,6 +334,8 @@ impl Site {
         let mut options = MqttOptions::new(client_id, self.address.ip().to_string(), self.address.port());
         options.set_credentials("hub/user/?api-version=1", "token");
         options.set_max_packet_size(300_000, 300_000);
+        // A client that is not polled while its test looks at others sends no pings.
+        options.set_keep_alive(Duration::from_secs(3_600));
         options
     }
 }
@@ -364,6 +369,15 @@ async fn open(dir: &Path, settings: MqttServerSettings) -> Sessions {
     }
 }
 
+/// A client of the library that is as patient as these tests are: its own limit for a CONNACK is five seconds.
+fn patient(options: MqttOptions, capacity: usize) -> (AsyncClient, EventLoop) {
+    let (client, mut events) = AsyncClient::new(options, capacity);
+    let mut network = NetworkOptions::new();
+    network.set_connection_timeout(PATIENCE.as_secs());
+    events.set_network_options(network);
+    (client, events)
+}
+
 /// A client, and what it received while it waited for something else.
 pub(crate) struct Mqtt {
     pub(crate) client: AsyncClient,
@@ -373,7 +387,7 @@ pub(crate) struct Mqtt {
 impl Mqtt {
     /// Connects and gives whether the session was present.
     pub(crate) async fn connect(options: MqttOptions) -> (Self, bool) {
-        let (client, events) = AsyncClient::new(options, 1_000);
+        let (client, events) = patient(options, 1_000);
         let mut mqtt = Self { client, events };
         match mqtt.packet().await.unwrap() {
             Packet::ConnAck(ack) => (mqtt, ack.session_present),
@@ -383,7 +397,7 @@ impl Mqtt {
 
     /// The CONNACK code of a refused connection.
     pub(crate) async fn refused(options: MqttOptions) -> ConnectReturnCode {
-        let (_client, mut events) = AsyncClient::new(options, 10);
+        let (_client, mut events) = patient(options, 10);
         match events.poll().await {
             Err(ConnectionError::ConnectionRefused(code)) => code,
             other => panic!("{other:?} instead of a refusal"),

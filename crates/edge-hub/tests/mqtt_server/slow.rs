@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use edge_hub::settings::MqttServerSettings;
 
 use crate::octets::{CLEAN, DISCONNECT, Octets, packet, publish_v4, publish_v5, text};
-use crate::site::Site;
+use crate::site::{PATIENCE, Site};
 
 /// 260 of these are more than the soft bound of 1 MiB.
 const PAYLOAD_BYTES: usize = 4_096;
@@ -26,6 +26,8 @@ fn settings(publishers_wait: Duration) -> MqttServerSettings {
         publishers_wait,
         session_messages_max: KEPT,
         session_bytes_max: 256 << 10,
+        // What the server says at the end waits until the test reads it.
+        finish_timeout: PATIENCE,
         ..MqttServerSettings::default()
     }
 }
@@ -167,15 +169,18 @@ async fn a_client_that_comes_back_and_stalls_again_does_not_hold_up_publishers_a
     let wait = Duration::from_secs(5);
     let site = Site::open(settings(wait)).await;
     let mut publisher = Octets::clean(&site, "publisher").await;
-    let since = Instant::now();
+    let mut took = Vec::new();
     for _ in 0..5 {
         let stuck = Slow::Clean.subscribe(&site).await;
+        let since = Instant::now();
         Publisher::V4(1).publish(&mut publisher, 1..=400).await;
+        took.push(since.elapsed());
         stuck.rest().await;
     }
     assert_eq!(read(&site.server.counts().subscribers_closed), 5);
-    assert!(since.elapsed() >= wait, "a subscriber that lags for a moment is waited for");
-    assert!(since.elapsed() < 4 * wait, "{:?}", since.elapsed());
+    assert!(took[0] >= wait, "a subscriber that lags for a moment is waited for");
+    // Each of them would take as long; a machine that stands still makes some of them.
+    assert!(took[1..].iter().any(|took| *took < wait), "{took:?}");
     site.close().await;
 }
 

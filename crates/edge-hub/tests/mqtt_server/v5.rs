@@ -268,8 +268,8 @@ async fn a_will_waits_for_its_delay_and_is_void_when_the_client_comes_back() {
         let will = Some(will(&format!("gone/{client_id}"), delay));
         Connect { properties, will, ..connect(client_id) }
     };
-    let back = Five::open(site.address, with_will("back", 5)).await;
-    let gone = Five::open(site.address, with_will("gone", 6)).await;
+    let back = Five::open(site.address, with_will("back", 15)).await;
+    let gone = Five::open(site.address, with_will("gone", 16)).await;
     let at_once = Five::open(site.address, with_will("at-once", 0)).await;
     let began = Instant::now();
     drop((back, gone));
@@ -280,7 +280,7 @@ async fn a_will_waits_for_its_delay_and_is_void_when_the_client_comes_back() {
     assert_eq!(message.topic(), "gone/at-once");
     watcher.ack(message.id).await;
     assert_eq!(watcher.message().await.topic(), "gone/gone");
-    assert!(began.elapsed() >= Duration::from_secs(6));
+    assert!(began.elapsed() >= Duration::from_secs(16));
     site.close().await;
 }
 
@@ -288,7 +288,7 @@ async fn a_will_waits_for_its_delay_and_is_void_when_the_client_comes_back() {
 async fn a_will_outlives_a_restart_and_is_void_when_the_client_comes_back_in_time() {
     let dir = tempfile::TempDir::new().unwrap();
     let settings =
-        || MqttServerSettings { will_grace: Duration::from_secs(3), ..MqttServerSettings::default() };
+        || MqttServerSettings { will_grace: Duration::from_secs(15), ..MqttServerSettings::default() };
     let site = Site::open_in(dir.path(), settings()).await;
     for client_id in ["back", "gone"] {
         let will = Some(will(&format!("gone/{client_id}"), 0));

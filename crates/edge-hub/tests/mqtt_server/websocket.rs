@@ -197,7 +197,7 @@ async fn a_client_that_stops_at_any_step_holds_its_place_for_the_connect_timeout
  {
     let settings = MqttServerSettings {
         connections_max: 4,
-        connect_timeout: Duration::from_secs(3),
+        connect_timeout: Duration::from_secs(10),
         ..MqttServerSettings::default()
     };
     let (site, ca) = open(settings).await;

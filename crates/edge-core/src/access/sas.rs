@@ -16,6 +16,9 @@ use super::proof::KeyFingerprint;
 /// Clocks may differ by this much: edgeHub's five minutes.
 const CLOCK_SKEW_SECS: u64 = 300;
 
+/// How every token begins.
+const PREFIX: &str = "SharedAccessSignature ";
+
 /// Characters that a SAS resource keeps as they are: RFC 3986 "unreserved".
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -33,6 +36,46 @@ impl Token {
     pub fn ends_at(&self) -> u64 {
         self.expires_at.saturating_add(CLOCK_SKEW_SECS)
     }
+}
+
+/// Whom a token that is not proven yet names, and at which host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audience {
+    pub host: String,
+    pub identity: Identity,
+}
+
+/// The devices and modules that a token may name, by its resource: more than one if an id has percent signs, since SDKs encode ids
+/// differently. Empty if it is no token, or one for something else. Nothing is proven.
+pub fn audiences(token: &str) -> Vec<Audience> {
+    let Some(resource) = token.strip_prefix(PREFIX).and_then(|fields| field(fields, "sr")) else {
+        return Vec::new();
+    };
+    let mut found: Vec<Audience> = Vec::new();
+    for reading in readings(resource) {
+        if let Some(audience) = audience(&reading).filter(|audience| !found.contains(audience)) {
+            found.push(audience);
+        }
+    }
+    found
+}
+
+fn audience(segments: &[String]) -> Option<Audience> {
+    let [host, devices, device, module @ ..] = segments else { return None };
+    let device = device.parse().ok().filter(|_| devices.eq_ignore_ascii_case("devices"))?;
+    let identity = match module {
+        [] => Identity::device(device),
+        [modules, id] if modules.eq_ignore_ascii_case("modules") => {
+            Identity::module(device, id.parse().ok()?)
+        }
+        _ => return None,
+    };
+    Some(Audience { host: host.clone(), identity })
+}
+
+/// The value of a field of a token, as it is written.
+fn field<'f>(fields: &'f str, name: &str) -> Option<&'f str> {
+    fields.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name)).map(|(_, v)| v)
 }
 
 /// Proves a SAS token for `identity`.
@@ -77,10 +120,8 @@ pub fn verify_for(
     keys: &[&[u8]],
     now_secs: u64,
 ) -> Result<Token, AccessError> {
-    let fields = token.strip_prefix("SharedAccessSignature ").ok_or(AccessError::NotAToken)?;
-    let field = |name: &str| {
-        fields.split('&').find_map(|pair| pair.split_once('=').filter(|(k, _)| *k == name)).map(|(_, v)| v)
-    };
+    let fields = token.strip_prefix(PREFIX).ok_or(AccessError::NotAToken)?;
+    let field = |name: &str| field(fields, name);
     let (Some(resource), Some(signature), Some(expiry)) = (field("sr"), field("sig"), field("se")) else {
         return Err(AccessError::NotAToken);
     };
@@ -179,6 +220,31 @@ mod tests {
             verify("d", &["hub.net"], &[b"key"], NOW + 361),
             Err(AccessError::Expired { seconds: 301 })
         );
+    }
+
+    #[test]
+    fn a_token_names_its_audience_however_its_ids_are_encoded() {
+        let names = |token: &str| {
+            audiences(token)
+                .into_iter()
+                .map(|found| (found.host, found.identity.to_string()))
+                .collect::<Vec<_>>()
+        };
+        let at_hub = |who: &str| ("hub.net".to_owned(), who.to_owned());
+        for who in ["d", "d/m", "a@b", "gw/$edgeHub"] {
+            assert_eq!(names(&token("hub.net", &id(who), b"key", NOW)), [at_hub(who)], "{who}");
+        }
+        let written = |resource: &str| names(&format!("SharedAccessSignature sr={resource}&sig=x&se=1"));
+        assert_eq!(written("hub.net/devices/d"), [at_hub("d")], "not encoded");
+        assert_eq!(written("hub.net%2fDevices%2fd%2fModules%2fm"), [at_hub("d/m")]);
+        // The client for C# encodes the id and then the whole: the signature tells which of the two it is.
+        assert_eq!(written("hub.net%2Fdevices%2Fa%2540"), [at_hub("a%40"), at_hub("a@")]);
+        for other in
+            ["hub.net", "hub.net/devices", "hub.net/devices/a b", "hub.net/devices/d/m", "sb://x/y/z"]
+        {
+            assert_eq!(written(other), [], "{other}");
+        }
+        assert_eq!(names("Bearer x"), []);
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Topics to operations and back: IoT Hub's device dialect, and the link between a gateway and central.
+//! Topics and links to operations and back: IoT Hub's device dialect over MQTT and AMQP, and the link between a gateway and central.
 
+pub mod amqp;
 pub mod client;
 pub mod link;
 pub mod provisioning;

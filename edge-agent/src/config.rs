@@ -66,6 +66,8 @@ pub struct Listen {
     pub anonymous_user: Option<UserName>,
     /// MQTT over WebSocket and the modules' method API; `None` when it is set to an empty text.
     pub https: Option<SocketAddr>,
+    /// AMQP 1.0 over TLS; `None` when it is set to an empty text.
+    pub amqps: Option<SocketAddr>,
     /// Metrics for Prometheus, on loopback only; `None` when it is set to an empty text.
     pub metrics: Option<SocketAddr>,
     /// Clients connected at once, over all listeners.
@@ -139,6 +141,7 @@ impl Config {
         file.buffer.check()?;
         file.deploy.policy.validate()?;
         let https = address("[listen] https", &file.listen.https)?;
+        let amqps = address("[listen] amqps", &file.listen.amqps)?;
         let mqtt = loopback_address(
             "[listen] mqtt",
             &file.listen.mqtt,
@@ -181,6 +184,7 @@ impl Config {
                 mqtt,
                 anonymous_user,
                 https,
+                amqps,
                 metrics,
                 connections_max: file.listen.connections_max,
             },

@@ -26,7 +26,7 @@ use crate::close_handle::CloseHandle;
 use crate::delivery::NotDelivered;
 use crate::inbox;
 use crate::message::{Delivery, Message};
-use crate::service::Client;
+use crate::service::{Client, Login};
 use crate::session_queue::{Bound, SessionQueue};
 use crate::takeovers::{Conflict, Takeovers};
 use mqtt::codec::packet::Version;
@@ -381,6 +381,25 @@ impl Clients {
             older.end("taken over by a newer connection of the same client", Reason::SESSION_TAKEN_OVER);
         }
         connection
+    }
+
+    /// Replaces the login of a connection whose client has proven its identity again. `None` when a newer connection has taken over.
+    pub(crate) fn renew(&self, connection: &Arc<Connection>, login: Arc<Login>) -> Option<Arc<Connection>> {
+        match lock(&self.0.connections).entry(connection.client.identity.clone()) {
+            Entry::Occupied(mut entry) if Arc::ptr_eq(entry.get(), connection) => {
+                let renewed = Arc::new(Connection {
+                    client: Client { login, ..connection.client.clone() },
+                    version: connection.version,
+                    since_ms: connection.since_ms,
+                    session_queue: connection.session_queue.clone(),
+                    close: connection.close.clone(),
+                    rights: Mutex::new(connection.rights()),
+                });
+                entry.insert(renewed.clone());
+                Some(renewed)
+            }
+            _ => None,
+        }
     }
 
     fn note_takeover(&self, older: &Client, newer: &Client) {

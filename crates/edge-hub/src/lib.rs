@@ -1,8 +1,9 @@
-//! The MQTT server: the MQTT listener that a gateway and central both open. It knows who connects, lets each touch only
+//! The MQTT server: the listener that a gateway and central both open, for MQTT, and for AMQP 1.0 at a gateway. It knows who connects, lets each touch only
 //! its own topics, and turns topics into calls of a [`service::Service`], which each program writes for itself.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod age_clock;
+mod amqp_connection;
 mod attempts;
 mod bridge_state;
 mod broker;
@@ -27,6 +28,7 @@ pub mod limits;
 pub mod listen;
 mod listener;
 pub mod logging;
+mod login;
 pub mod machine;
 mod message;
 pub mod metrics;

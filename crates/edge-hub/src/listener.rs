@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info, warn};
 
+use crate::amqp_connection;
 use crate::clock::now_ms;
 use crate::connection_slots::{ConnectionSlot, NoConnectionSlot};
 use crate::counts::count;
@@ -30,8 +31,16 @@ use crate::tasks;
 enum Speaks {
     Mqtt,
     Mqtts(TlsAcceptor),
+    Amqps(TlsAcceptor, Arc<amqp::engine::settings::Settings>),
     /// With the program's own API.
     Https(TlsAcceptor, Router),
+}
+
+/// What is spoken inside of TLS.
+enum Inside {
+    Mqtt,
+    Amqp(Arc<amqp::engine::settings::Settings>),
+    Https(Router),
 }
 
 impl fmt::Display for Speaks {
@@ -39,6 +48,7 @@ impl fmt::Display for Speaks {
         f.write_str(match self {
             Self::Mqtt => "MQTT",
             Self::Mqtts(_) => "MQTT over TLS",
+            Self::Amqps(..) => "AMQP over TLS",
             Self::Https(..) => "HTTPS and MQTT over WebSocket",
         })
     }
@@ -58,6 +68,17 @@ impl<S: Service> MqttServer<S> {
         stop: CancellationToken,
     ) {
         self.serve(listener, Speaks::Mqtts(TlsAcceptor::from(tls)), stop).await;
+    }
+
+    /// Serves AMQP 1.0 over TLS. Returns as [`MqttServer::serve_tls`] does.
+    pub async fn serve_amqps(
+        self: Arc<Self>,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        stop: CancellationToken,
+    ) {
+        let engine = Arc::new(amqp_connection::settings::engine(&self.settings));
+        self.serve(listener, Speaks::Amqps(TlsAcceptor::from(tls), engine), stop).await;
     }
 
     /// Serves MQTT over WebSocket over TLS on the paths of [`crate::https`], and the program's own `api` on all others,
@@ -94,11 +115,16 @@ impl<S: Service> MqttServer<S> {
                 }),
                 Speaks::Mqtts(tls) => {
                     tasks::spawn_tracked(&sessions, "MQTT over TLS connection", async move {
-                        server.admit(stream, slot, peer, (tls, None), deadline, stop).await;
+                        server.admit(stream, slot, peer, (tls, Inside::Mqtt), deadline, stop).await;
+                    })
+                }
+                Speaks::Amqps(tls, engine) => {
+                    tasks::spawn_tracked(&sessions, "AMQP over TLS connection", async move {
+                        server.admit(stream, slot, peer, (tls, Inside::Amqp(engine)), deadline, stop).await;
                     })
                 }
                 Speaks::Https(tls, api) => tasks::spawn_tracked(&sessions, "HTTPS connection", async move {
-                    server.admit(stream, slot, peer, (tls, Some(api)), deadline, stop).await;
+                    server.admit(stream, slot, peer, (tls, Inside::Https(api)), deadline, stop).await;
                 }),
             };
         }
@@ -143,7 +169,7 @@ impl<S: Service> MqttServer<S> {
         stream: TcpStream,
         slot: Arc<ConnectionSlot>,
         peer: SocketAddr,
-        (tls, api): (TlsAcceptor, Option<Router>),
+        (tls, inside): (TlsAcceptor, Inside),
         deadline: Instant,
         stop: CancellationToken,
     ) {
@@ -157,13 +183,26 @@ impl<S: Service> MqttServer<S> {
         match handshake.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
             Ok(stream) => {
                 let client_cert = stream.get_ref().1.peer_certificates().and_then(ClientCert::new);
-                match api {
+                match inside {
                     // In a box, so that the task holds it once.
-                    None => {
+                    Inside::Mqtt => {
                         let transport = Transport::Tls(client_cert);
                         session::hold(self, Box::new(stream), peer, transport, slot, deadline, stop).await
                     }
-                    Some(api) => {
+                    Inside::Amqp(engine) => {
+                        let caller = amqp_connection::Caller { peer, transport: Transport::Tls(client_cert) };
+                        let held = amqp_connection::hold(
+                            self,
+                            engine,
+                            Box::new(stream),
+                            caller,
+                            slot,
+                            deadline,
+                            stop,
+                        );
+                        Box::pin(held).await;
+                    }
+                    Inside::Https(api) => {
                         let caller = Caller { peer, client_cert, slot };
                         Box::pin(https::hold(self, stream, caller, api, deadline, stop)).await;
                     }

@@ -10,6 +10,10 @@ use mqtt::codec::packet::PublishProperties;
 /// A session that never ends by itself.
 pub(crate) const FOR_EVER: u32 = u32::MAX;
 
+/// The longest telemetry topic. Forwarding adds to the bag and encodes it anew, at worst threefold, and the topic that
+/// comes of it must still fit in MQTT's 65,535 bytes.
+pub(crate) const TELEMETRY_TOPIC_BYTES_MAX: usize = 16 * 1024;
+
 /// What a message and its places in queues hold in memory beside its bytes.
 const OVERHEAD_BYTES: usize = 160;
 

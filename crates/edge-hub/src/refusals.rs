@@ -36,7 +36,7 @@ pub struct Refused {
     pub address: IpAddr,
     /// Why it was refused the last time.
     pub why: String,
-    /// `MQTT 3.1.1`, `MQTT 5` or `TLS`.
+    /// `MQTT 3.1.1`, `MQTT 5`, `AMQP` or `TLS`.
     pub protocol: &'static str,
     /// What it showed the last time, by a fingerprint: a certificate or a token; `None` for a password or nothing.
     pub proof: Option<String>,

@@ -39,9 +39,19 @@ pub(super) async fn open(
         let listener = bind(address).await.context(
             "[listen] https: MQTT over WebSocket and the modules' method API; write \"\" for none",
         )?;
-        listeners
-            .essential("HTTPS", server.clone().serve_https(listener, tls, api, stop.clone()).map(anyhow::Ok));
+        listeners.essential(
+            "HTTPS",
+            server.clone().serve_https(listener, tls.clone(), api, stop.clone()).map(anyhow::Ok),
+        );
         tracing::info!(%address, "MQTT over WebSocket and the modules' method API are served");
+    }
+    if let Some(address) = config.listen.amqps {
+        let listener = bind(address).await.context("[listen] amqps: AMQP over TLS; write \"\" for none")?;
+        listeners.essential(
+            "AMQP over TLS",
+            server.clone().serve_amqps(listener, tls, stop.clone()).map(anyhow::Ok),
+        );
+        tracing::info!(%address, "AMQP over TLS is served, for telemetry");
     }
     if let Some(address) = config.listen.mqtt {
         if !address.ip().is_loopback() {

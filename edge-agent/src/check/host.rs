@@ -112,7 +112,13 @@ async fn resolve(hostname: &str) -> Probe<Vec<String>> {
 pub(super) async fn listeners(config: &Config) -> Probe<Vec<String>> {
     let mut busy = Vec::new();
     let listen = &config.listen;
-    for (key, address) in [("mqtts", Some(listen.mqtts)), ("https", listen.https), ("mqtt", listen.mqtt)] {
+    let all = [
+        ("mqtts", Some(listen.mqtts)),
+        ("https", listen.https),
+        ("amqps", listen.amqps),
+        ("mqtt", listen.mqtt),
+    ];
+    for (key, address) in all {
         let Some(address) = address else { continue };
         if let Err(error) = TcpListener::bind(address).await {
             busy.push(format!("[listen] {key} {address}: {error}"));

@@ -50,6 +50,8 @@ pub(super) struct FileListen {
     pub(super) anonymous_user: String,
     /// Address and port of MQTT over WebSocket and of the modules' method API; `""` for none. Azure's SDKs know port 443 only.
     pub(super) https: String,
+    /// Address and port of AMQP 1.0 over TLS, for telemetry of devices and modules; `""` for none. Azure's SDKs know port 5671 only.
+    pub(super) amqps: String,
     /// Address and port of metrics for Prometheus (`GET /metrics`), on loopback only; `""` for none.
     pub(super) metrics: String,
     /// Connections at once, over all listeners.
@@ -64,6 +66,7 @@ impl Default for FileListen {
             mqtt: "127.0.0.1:1883".to_owned(),
             anonymous_user: String::new(),
             https: HTTPS_DEFAULT.to_owned(),
+            amqps: String::new(),
             metrics: "127.0.0.1:9600".to_owned(),
             connections_max: 10_000,
         }

@@ -82,9 +82,11 @@ pub(crate) const CENTRAL: &[&str] = &[
     "waiting commands",
 ];
 
-/// Those that a site without containers, event streams, another upstream and a fault of its own does not run; and what runs only in the
+/// Those that a site without containers, AMQP, event streams, another upstream and a fault of its own does not run; and what runs only in the
 /// command line, or while a program stops.
 pub(crate) const ELSEWHERE: &[&str] = &[
+    "AMQP over TLS",
+    "AMQP over TLS connection",
     "audit row",
     "connection to the daemon",
     "connection to upstream",

@@ -111,6 +111,11 @@ impl Broker {
         Entered { session_queue, connection, is_present, expiry_s }
     }
 
+    /// The queue of a connection without an MQTT session: it ends with the connection, and the client's MQTT session stays as it is.
+    pub(crate) fn queue_of_connection(&self, client_id: &str) -> Arc<SessionQueue> {
+        self.new_session(client_id, 0, 0).0
+    }
+
     /// A session that nobody had before, and how long it outlives its connection.
     fn new_session(&self, client_id: &str, expiry_s: u32, durable: usize) -> (Arc<SessionQueue>, u32) {
         let sessions_max = self.settings.sessions_max;

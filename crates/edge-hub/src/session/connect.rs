@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use edge_core::access::enrolment;
 use edge_core::access::secret::Secret;
 use edge_core::dialect::client::{Publish, parse_publish};
 use schemas::bag::MESSAGE_BYTES_MAX;
@@ -12,18 +11,19 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::publish::{TELEMETRY_TOPIC_BYTES_MAX, bag_bytes};
+use super::publish::bag_bytes;
 use super::reason_string::fits;
 use super::will::message_of;
 use super::wire::{Reader, Writer};
 use crate::bridge_state;
 use crate::broker::will::{Will, WillRefused};
-use crate::clock::now_ms;
 use crate::connection_slots::ConnectionSlot;
 use crate::counts::count;
+use crate::login::{authenticated, note_refusal};
+use crate::message::TELEMETRY_TOPIC_BYTES_MAX;
 use crate::mqtt_server::MqttServer;
 use crate::quota::{Resource, Used};
-use crate::refusals::{Refusing, proof, protocol};
+use crate::refusals::protocol;
 use crate::sanitized::Sanitized;
 use crate::service::{Admitted, Client, ConnectRequest, Login, Refusal, Service, Transport};
 use crate::table::LEVELS_MAX;
@@ -224,57 +224,6 @@ fn request_of(connect: &Connect, transport: Transport, peer: SocketAddr) -> Conn
         transport,
         peer,
     }
-}
-
-/// Keeps a refusal for whoever asks why a client is not connected.
-fn note_refusal<S: Service>(
-    server: &MqttServer<S>,
-    request: &ConnectRequest,
-    protocol: &'static str,
-    why: &str,
-) {
-    let identity = match request.user_name.as_deref() {
-        Some(name) if !name.is_empty() && !name.contains('/') => format!("user {name}"),
-        _ => request.client_id.clone(),
-    };
-    let proof = proof(request);
-    let refusing = Refusing {
-        identity: &identity,
-        is_known: server.service.knows(request),
-        address: request.peer.ip(),
-        why,
-        protocol,
-        proof: proof.as_deref(),
-    };
-    server.refusals.note(now_ms(), refusing);
-}
-
-/// Has a CONNECT authenticated when it is its turn.
-async fn authenticated<S: Service>(
-    server: &Arc<MqttServer<S>>,
-    request: ConnectRequest,
-) -> Result<Admitted, Refusal> {
-    if !server.service.is_guessable(&request) {
-        let result = server.service.authenticate(request).await;
-        if let Err(Refusal::NotAuthorized(_)) = result {
-            count(&server.counts().logins_failed);
-        }
-        return result;
-    }
-    let address = request.peer.ip();
-    let claimed = match request.user_name.as_deref() {
-        // A local user's client id is free: another one does not make another identity of it.
-        Some(name) if !name.contains('/') => format!("$user:{name}"),
-        // Whoever guesses at the enrolment of a device shall not slow the device itself, which may long be there.
-        Some(name) if enrolment::claim(&request.client_id, name).is_some() => {
-            format!("$dps:{}", request.client_id)
-        }
-        _ => request.client_id.clone(),
-    };
-    server.attempts.turn(address, &claimed, server.counts()).await?;
-    let result = server.service.authenticate(request).await;
-    server.attempts.ended(address, &claimed, &result, server.counts());
-    result
 }
 
 /// Why a client that was proven gets no session.

@@ -1,8 +1,6 @@
 //! How a connection ends: its session goes on without it or ends too, what it had taken in is stored and acknowledged, and
 //! it is closed in order. A reset would make Azure's Node SDK stay away; a FIN makes it come again.
 
-use std::time::Duration;
-
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, timeout_at};
 use tracing::{info, warn};
@@ -11,7 +9,7 @@ use super::end::End;
 use super::pending;
 use super::reason_string::fits;
 use super::state::Session;
-use super::wire::{Reader, Writer};
+use super::wire::close;
 use crate::broker::presence::Parting;
 use crate::counts::count;
 use crate::sanitized::Sanitized;
@@ -19,9 +17,6 @@ use crate::service::Service;
 use mqtt::codec::packet::{Disconnect, Version};
 use mqtt::codec::text::Text;
 use mqtt::codec::write;
-
-/// How long a client that was sent "nothing follows" may take to close its side.
-const DRAIN: Duration = Duration::from_secs(2);
 
 impl<S, T> Session<S, T>
 where
@@ -82,16 +77,5 @@ where
             let messages = self.pending.len();
             warn!(client = %Sanitized(self.client_id()), messages, "connection closed before everything was stored; not acknowledged");
         }
-    }
-}
-
-/// Writes what waits, says that nothing follows, and reads until the client has closed too, so that no unread byte turns
-/// the FIN into a reset.
-pub(super) async fn close<T>(reader: &mut Reader<T>, writer: &mut Writer<T>, deadline: Instant)
-where
-    T: AsyncRead + AsyncWrite + Unpin,
-{
-    if let Ok(Ok(())) = timeout_at(deadline, writer.shut_down()).await {
-        let _ = timeout_at(deadline.min(Instant::now() + DRAIN), reader.drain()).await;
     }
 }

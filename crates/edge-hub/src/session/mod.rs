@@ -24,7 +24,7 @@ mod send;
 mod state;
 mod subscribe;
 mod will;
-mod wire;
+pub(crate) mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -106,7 +106,7 @@ where
         // What was written is the CONNACK of the refusal.
         let deadline = Instant::now() + server.settings.finish_timeout;
         tokio::select! {
-            () = finish::close(&mut reader, &mut writer, deadline) => {}
+            () = wire::close(&mut reader, &mut writer, deadline) => {}
             () = slot.evicted() => server.evicted(peer),
         }
         return None;

@@ -8,7 +8,6 @@ use edge_core::access::authorization::Rights;
 use edge_core::dialect::client::Subscribe;
 use schemas::names::Identity;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -20,9 +19,9 @@ use super::wire::{Reader, Writer};
 use crate::bridge_state;
 use crate::broker::presence::{Arrival, Entered};
 use crate::clients::Connection;
-use crate::clock;
 use crate::close_handle::CloseHandle;
 use crate::counts::count;
+use crate::login::from_now;
 use crate::message::FOR_EVER;
 use crate::mqtt_server::MqttServer;
 use crate::sanitized::Sanitized;
@@ -187,11 +186,4 @@ fn peer_of(connect: &Connect, in_flight_max: usize) -> Peer {
         packet_bytes_max: properties.packet_bytes_max.map_or(usize::MAX, |max| max as usize),
         wants_reasons: properties.wants_problem_information,
     }
-}
-
-/// The instant of a time of the wall clock.
-fn from_now(unix_secs: u64) -> Instant {
-    // No connection lives for a year, and an `Instant` cannot hold every time that a token can name.
-    const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
-    Instant::now() + Duration::from_secs(unix_secs).saturating_sub(clock::since_epoch()).min(FAR)
 }

@@ -23,7 +23,7 @@ use crate::broker::publish::Given;
 use crate::counts::count;
 use crate::inbox;
 use crate::journal::event::Event;
-use crate::message::Message;
+use crate::message::{Message, TELEMETRY_TOPIC_BYTES_MAX};
 use crate::quota::{Resource, Used};
 use crate::sanitized::Sanitized;
 use crate::service::{Client, Rejected, Service};
@@ -32,9 +32,6 @@ use crate::table::{LEVELS_MAX, Route};
 use mqtt::codec::packet::{Publish, PublishProperties, Version};
 use mqtt::codec::reason::Reason;
 
-/// The longest telemetry topic. Forwarding adds to the bag and encodes it anew, at worst threefold, and the topic that
-/// comes of it must still fit in MQTT's 65,535 bytes.
-pub(super) const TELEMETRY_TOPIC_BYTES_MAX: usize = 16 * 1024;
 /// Topics of a publisher whose receivers are remembered.
 const ROUTES_MAX: usize = 64;
 /// The longest topic whose receivers are remembered: 64 of them are no more than what a connection reads at once.

@@ -5,16 +5,21 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
+use tokio::time::{Instant, timeout_at};
 
 use mqtt::codec::error::ReadError;
 use mqtt::codec::packet::{Packet, Version};
 use mqtt::codec::read::{Read, connect_version, read};
 
 /// Bytes that wait to be written to one client before its session stops adding to them.
-pub(super) const OUT_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const OUT_BYTES_MAX: usize = 64 * 1024;
+
+/// How long a client that was sent "nothing follows" may take to close its side.
+const DRAIN: Duration = Duration::from_secs(2);
 
 /// What is read at once: from an idle client, and from a busy one.
 const READ_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
@@ -23,7 +28,7 @@ const SMALL_BYTES: usize = *READ_BYTES.start();
 /// A write buffer that grew beyond this is given back when it is empty.
 const KEPT_BYTES: usize = 256;
 
-pub(super) struct Reader<T> {
+pub(crate) struct Reader<T> {
     half: ReadHalf<T>,
     buffer: BytesMut,
     /// What the next read asks for; follows how much the last ones gave.
@@ -35,12 +40,12 @@ pub(super) struct Reader<T> {
 }
 
 impl<T: AsyncRead + Unpin> Reader<T> {
-    pub(super) fn new(half: ReadHalf<T>) -> Self {
+    pub(crate) fn new(half: ReadHalf<T>) -> Self {
         Self { half, buffer: BytesMut::new(), chunk: *READ_BYTES.start(), missing: 0, version: Version::V4 }
     }
 
     /// The next packet that is here whole.
-    pub(super) fn packet(&mut self, bytes_max: usize) -> Result<Option<Packet>, ReadError> {
+    pub(crate) fn packet(&mut self, bytes_max: usize) -> Result<Option<Packet>, ReadError> {
         match read(&mut self.buffer, self.version, bytes_max)? {
             Read::Packet(packet) => Ok(Some(packet)),
             Read::Missing(missing) => {
@@ -50,18 +55,23 @@ impl<T: AsyncRead + Unpin> Reader<T> {
         }
     }
 
+    /// What was read and not taken yet, for a reader of another protocol.
+    pub(crate) fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
+    }
+
     /// The first byte that was read and not taken yet.
-    pub(super) fn first_byte(&self) -> Option<u8> {
+    pub(crate) fn first_byte(&self) -> Option<u8> {
         self.buffer.first().copied()
     }
 
     /// The version of the CONNECT that is first.
-    pub(super) fn connect_version(&self) -> Option<Version> {
+    pub(crate) fn connect_version(&self) -> Option<Version> {
         connect_version(&self.buffer)
     }
 
     /// Reads what is there; 0 is the end. A client that says little has no buffer while it says nothing.
-    pub(super) async fn fill(&mut self) -> io::Result<usize> {
+    pub(crate) async fn fill(&mut self) -> io::Result<usize> {
         let needed = self.missing.max(self.chunk);
         if self.buffer.is_empty() && needed <= SMALL_BYTES {
             self.buffer = BytesMut::new();
@@ -93,7 +103,7 @@ impl<T: AsyncRead + Unpin> Reader<T> {
     }
 
     /// Lets an idle client's buffer go; the next read makes a small one.
-    pub(super) fn give_back_memory(&mut self) {
+    pub(crate) fn give_back_memory(&mut self) {
         if self.buffer.is_empty() {
             self.buffer = BytesMut::new();
             self.chunk = *READ_BYTES.start();
@@ -101,7 +111,7 @@ impl<T: AsyncRead + Unpin> Reader<T> {
     }
 
     /// Reads and throws away until the other side has closed.
-    pub(super) async fn drain(&mut self) {
+    pub(crate) async fn drain(&mut self) {
         loop {
             self.buffer.clear();
             match self.fill().await {
@@ -112,7 +122,7 @@ impl<T: AsyncRead + Unpin> Reader<T> {
     }
 }
 
-pub(super) struct Writer<T> {
+pub(crate) struct Writer<T> {
     half: WriteHalf<T>,
     /// What waits to be written.
     pub out: BytesMut,
@@ -122,16 +132,16 @@ pub(super) struct Writer<T> {
 }
 
 impl<T: AsyncWrite + Unpin> Writer<T> {
-    pub(super) fn new(half: WriteHalf<T>) -> Self {
+    pub(crate) fn new(half: WriteHalf<T>) -> Self {
         Self { half, out: BytesMut::new(), must_flush: false, written: 0 }
     }
 
-    pub(super) fn has_output(&self) -> bool {
+    pub(crate) fn has_output(&self) -> bool {
         !self.out.is_empty() || self.must_flush
     }
 
     /// Writes everything that waits.
-    pub(super) async fn write(&mut self) -> io::Result<()> {
+    pub(crate) async fn write(&mut self) -> io::Result<()> {
         while !self.out.is_empty() {
             let written = self.half.write_buf(&mut self.out).await?;
             if written == 0 {
@@ -149,8 +159,19 @@ impl<T: AsyncWrite + Unpin> Writer<T> {
     }
 
     /// Writes everything that waits and says that nothing follows (TLS close_notify, TCP FIN).
-    pub(super) async fn shut_down(&mut self) -> io::Result<()> {
+    pub(crate) async fn shut_down(&mut self) -> io::Result<()> {
         self.write().await?;
         self.half.shutdown().await
+    }
+}
+
+/// Writes what waits, says that nothing follows, and reads until the client has closed too, so that no unread byte turns
+/// the FIN into a reset.
+pub(crate) async fn close<T>(reader: &mut Reader<T>, writer: &mut Writer<T>, deadline: Instant)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    if let Ok(Ok(())) = timeout_at(deadline, writer.shut_down()).await {
+        let _ = timeout_at(deadline.min(Instant::now() + DRAIN), reader.drain()).await;
     }
 }

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "tests; the leave for them does not reach helper functions")]
 
 mod access;
+mod amqps;
+mod amqps_client;
 mod bridges;
 mod disk;
 mod failing_disk;

@@ -91,6 +91,17 @@ impl Service for Program {
         match request.password.as_ref().and_then(Secret::text) {
             Some("wrong") => Err(Refusal::NotAuthorized("wrong password".into())),
             Some("panic") => panic!("injected"),
+            // Of SAS tokens, whose signatures say what is thought of them.
+            Some(token) if token.contains("sig=wrong") => Err(Refusal::NotAuthorized("wrong key".into())),
+            Some(token) if token.contains("sig=early") => Err(Refusal::Unavailable("not loaded yet".into())),
+            Some(token) if token.contains("sig=expired") => {
+                let admitted = admit(request.client_id.parse().unwrap());
+                Ok(Admitted { ends_at: Some(1), ..admitted })
+            }
+            Some(token) if token.contains("sig=newer") => {
+                let admitted = admit(request.client_id.parse().unwrap());
+                Ok(Admitted { generation: 2, ..admitted })
+            }
             Some("early") => Err(Refusal::Unavailable("not loaded yet".into())),
             Some("expired") => {
                 let admitted = admit(request.client_id.parse().unwrap());

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that the real clients of the tests are there, unmodified and at the versions that tests/clients/ pins: Azure's
-# device SDKs for Python and Node, paho, aiomqtt, MQTT.js and mosquitto's own. They go to .cache/clients/ of this tree.
+# device SDKs for Python and Node, paho, aiomqtt, MQTT.js, rhea and mosquitto's own. They go to .cache/clients/ of this tree.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 readonly CACHE=.cache/clients

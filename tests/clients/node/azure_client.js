@@ -39,9 +39,11 @@ function called(object, method, ...parameters) {
 }
 
 class Told {
-  constructor(sdk, isModule) {
+  // With `onlySends` nothing but telemetry is set up.
+  constructor(sdk, isModule, onlySends = false) {
     this.sdk = sdk;
     this.isModule = isModule;
+    this.onlySends = onlySends;
   }
 
   async open() {
@@ -49,6 +51,11 @@ class Told {
     this.sdk.on("disconnect", () => tell("connection", { is_connected: false }));
     this.sdk.on("error", (error) => tell("background", { error: String(error) }));
     await called(this.sdk, "open");
+    if (!this.onlySends) await this.receive();
+    tell("ready");
+  }
+
+  async receive() {
     if (this.isModule) {
       this.sdk.on("inputMessage", (input, message) => told(input, message));
     } else {
@@ -64,7 +71,6 @@ class Told {
     this.twin = await called(this.sdk, "getTwin");
     // Called at once with the whole section, and then with each patch.
     this.twin.on("properties.desired", (patch) => tell("desired", { patch }));
-    tell("ready");
   }
 
   async method(request, response) {
@@ -126,9 +132,15 @@ class Told {
   }
 }
 
+function transportOf(how) {
+  // Loaded only where it is used: it takes its time.
+  if (how.amqp) return require("azure-iot-device-amqp").Amqp;
+  return how.websockets ? MqttWs : Mqtt;
+}
+
 async function device(lines) {
   const how = JSON.parse((await lines.next()).value);
-  const transport = how.websockets ? MqttWs : Mqtt;
+  const transport = transportOf(how);
   // For X.509 this SDK drops GatewayHostName: its HostName must be the gateway's.
   const sdk = how.certificate
     ? Client.fromConnectionString(`HostName=${how.gateway};DeviceId=${how.device};x509=true`, transport)
@@ -139,8 +151,13 @@ async function device(lines) {
     options.key = fs.readFileSync(how.key, "utf8");
   }
   await called(sdk, "setOptions", options);
-  const client = new Told(sdk, false);
-  await client.open();
+  const client = new Told(sdk, false, how.amqp);
+  try {
+    await client.open();
+  } catch (error) {
+    tell("refused", { error: error.name });
+    throw error;
+  }
   for (let line = await lines.next(); !line.done; line = await lines.next()) {
     const command = JSON.parse(line.value);
     try {

@@ -114,6 +114,14 @@ async fn the_forms_of_a_device_are_those_of_its_model_and_cloud_properties_stay_
 }
 
 #[tokio::test]
+async fn a_role_of_ones_own_is_made_given_tried_changed_and_deleted() {
+    let dir = tempfile::tempdir().unwrap();
+    let site = central_alone(dir.path()).await;
+    let shots = std::env::var("LINESIDE_SHOTS").ok();
+    play(&site, "console_roles.js", json!({"shots": shots})).await;
+}
+
+#[tokio::test]
 async fn the_keyboard_alone_signs_in_and_does_everything() {
     let dir = tempfile::tempdir().unwrap();
     let site = site(dir.path()).await;

@@ -25,14 +25,14 @@ const PERMISSIONS = Object.entries({
   connectivity: "view readInstance manageInstance exportKeys readGlobal manageGlobal deleteGlobal",
   secrets: "view",
   auditLog: "view",
-  roles: "view",
+  roles: "view manage delete",
   users: "view manage delete",
   apiTokens: "view create delete",
 }).flatMap(([area, acts]) => acts.split(" ").map((act) => `${area}.${act}`));
 const LACKS = {
   administrator: /^$/,
-  builder: /^(users|apiTokens|auditLog)|exportKeys/,
-  operator: /^(users|apiTokens|auditLog)|exportKeys|delete/,
+  builder: /^(users|apiTokens|auditLog)|exportKeys|^roles\.(?!view$)/,
+  operator: /^(users|apiTokens|auditLog)|exportKeys|delete|^roles\.(?!view$)/,
   viewer: /^(users|apiTokens|auditLog|secrets)|\.(?!view$)/,
 };
 const permissionsOf = (role) => PERMISSIONS.filter((id) => !LACKS[role].test(id));
@@ -536,8 +536,10 @@ function answer(method, segments, query, body) {
         value: Object.entries(ROLES).map(([id, displayName]) => ({
           id,
           displayName,
+          isBuiltIn: true,
           isOfOrganization: false,
           permissions: permissionsOf(id),
+          organization: "root",
         })),
       },
     ];

@@ -1,4 +1,4 @@
-import type { Role, User } from "./types";
+import type { PermissionId, Role, User } from "./types";
 
 type Assignment = User["roles"][number];
 
@@ -21,4 +21,14 @@ export function roleNames(assigned: Assignment[], roles: Role[]): string {
     return organization ? `${named} in ${organization}` : named;
   };
   return assigned.map(name).join(", ");
+}
+
+/** The permissions by their area, which is the first half of an id, in the order in which central has them. */
+export function byArea(ids: PermissionId[]): { area: string; ids: PermissionId[] }[] {
+  const areas = new Map<string, PermissionId[]>();
+  for (const id of ids) {
+    const area = id.split(".")[0] ?? id;
+    areas.set(area, [...(areas.get(area) ?? []), id]);
+  }
+  return [...areas].map(([area, ids]) => ({ area, ids }));
 }

@@ -436,13 +436,17 @@ export interface components {
             displayName: string;
             /** @description As in `/api/roles`. */
             id: string;
+            /** @description Nobody can change such a role. */
+            isBuiltIn: boolean;
             /** @description Whether it holds in an organization. Such a role is kept with a user or token and allows nothing. */
             isOfOrganization: boolean;
+            /** @description What the role belongs to. */
+            organization: string;
             /** @description What it allows. */
             permissions: components["schemas"]["PermissionId"][];
         };
         /** @enum {string} */
-        PermissionId: "deviceTemplates.view" | "deviceTemplates.manage" | "deviceTemplates.delete" | "deviceInstances.view" | "deviceInstances.update" | "deviceInstances.create" | "deviceInstances.delete" | "deviceInstances.executeCommands" | "deviceInstances.export" | "edgeManifests.view" | "edgeManifests.manage" | "edgeManifests.deploy" | "edgeManifests.delete" | "connectivity.view" | "connectivity.readInstance" | "connectivity.manageInstance" | "connectivity.exportKeys" | "connectivity.readGlobal" | "connectivity.manageGlobal" | "connectivity.deleteGlobal" | "secrets.view" | "auditLog.view" | "roles.view" | "users.view" | "users.manage" | "users.delete" | "apiTokens.view" | "apiTokens.create" | "apiTokens.delete";
+        PermissionId: "deviceTemplates.view" | "deviceTemplates.manage" | "deviceTemplates.delete" | "deviceInstances.view" | "deviceInstances.update" | "deviceInstances.create" | "deviceInstances.delete" | "deviceInstances.executeCommands" | "deviceInstances.export" | "edgeManifests.view" | "edgeManifests.manage" | "edgeManifests.deploy" | "edgeManifests.delete" | "connectivity.view" | "connectivity.readInstance" | "connectivity.manageInstance" | "connectivity.exportKeys" | "connectivity.readGlobal" | "connectivity.manageGlobal" | "connectivity.deleteGlobal" | "secrets.view" | "auditLog.view" | "roles.view" | "roles.manage" | "roles.delete" | "users.view" | "users.manage" | "users.delete" | "apiTokens.view" | "apiTokens.create" | "apiTokens.delete";
         /** @description The gateways of a manifest, those first that need a person. */
         RolloutBody: {
             /** @description All gateways that the manifest is assigned to, by state. */
@@ -532,11 +536,11 @@ export interface components {
             id: string;
             /** @description What the user signs in with. */
             name: string;
-            /** @description What the role allows. */
+            /** @description What the roles allow. */
             permissions: components["schemas"]["PermissionId"][];
-            /** @description `viewer`, `operator`, `builder` or `administrator`. */
+            /** @description `viewer`, `operator`, `builder` or `administrator`: the highest built-in role. Without one, the id of a custom role. */
             role: string;
-            /** @description For people. */
+            /** @description For people: the names of all roles. */
             roleName: string;
         };
         /** @description Where a gateway or device is. */

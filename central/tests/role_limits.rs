@@ -324,6 +324,54 @@ async fn another_name_to_sign_in_with_is_given_only_by_who_may_do_as_much() {
     central.end().await;
 }
 
+/// Who takes away what others may do, to sign in as them once they may do it again.
+#[tokio::test]
+async fn nobody_takes_anything_from_who_may_do_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.set_up(dir.path()).await;
+    let people =
+        [Permission::UsersManage, Permission::UsersDelete, Permission::RolesManage, Permission::RolesDelete];
+    let people = token(&central, "people", &people).await;
+    role(&central, "engineer", Permissions::of(&[Permission::DeviceInstancesView])).await;
+    role(&central, "unused", Permissions::of(&[Permission::DeviceInstancesView])).await;
+    user(&central, "admin-2", &["administrator"]).await;
+    let narrow = json!({"displayName": "Role engineer", "permissions": ["roles.view"]});
+    for target in [&["administrator"][..], &["builder", "people"], &["engineer"], &["people", "engineer"]] {
+        let mut browser = user(&central, "eve", target).await;
+        let requests = [
+            (Method::PATCH, "/api/users/eve", json!({"roles": [{"role": "people"}]})),
+            (Method::PUT, "/api/users/eve", person("eve", &["people"])),
+            (Method::DELETE, "/api/users/eve", Value::Null),
+            (Method::PATCH, "/api/ext/roles/engineer", json!({"permissions": ["roles.view"]})),
+            (Method::PUT, "/api/ext/roles/engineer", narrow.clone()),
+            (Method::PATCH, "/api/ext/roles/engineer", json!({"displayName": "Mine"})),
+            (Method::DELETE, "/api/ext/roles/unused", Value::Null),
+        ];
+        for (method, path, body) in requests {
+            let body = (!body.is_null()).then_some(body);
+            let (status, message) = send(&central, &people, method.clone(), path, body).await;
+            assert_eq!(status, 403, "{method} {path} of {target:?}: {message}");
+            assert!(message.contains("only who"), "{message}");
+        }
+        assert!(browser.is_signed_in().await, "{target:?}");
+    }
+    assert_eq!(central.get("/api/ext/roles/engineer").await["displayName"], "Role engineer");
+    // Who has all that somebody may do changes and removes it.
+    user(&central, "eve", &["people"]).await;
+    role(&central, "unused", Permissions::of(&[Permission::RolesView])).await;
+    for (method, path, body) in [
+        (Method::PATCH, "/api/ext/roles/unused", Some(json!({"displayName": "Mine"}))),
+        (Method::DELETE, "/api/ext/roles/unused", None),
+        (Method::PATCH, "/api/users/eve", Some(json!({"roles": [{"role": "people"}]}))),
+        (Method::DELETE, "/api/users/eve", None),
+    ] {
+        let (status, message) = send(&central, &people, method.clone(), path, body).await;
+        assert!(matches!(status, 200 | 204), "{method} {path}: {status} {message}");
+    }
+    central.end().await;
+}
+
 #[tokio::test]
 async fn a_user_whose_role_cannot_be_read_may_do_everything_as_far_as_its_password_goes() {
     let dir = tempfile::tempdir().unwrap();

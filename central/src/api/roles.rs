@@ -190,7 +190,7 @@ impl From<RoleError> for ApiError {
             RoleError::Id(_) | RoleError::NoPermission | RoleError::NeedMissing { .. } => {
                 Self::unprocessable(message)
             }
-            RoleError::NotHeld(_) => Self::forbidden(message),
+            RoleError::NotHeld(_) | RoleError::AllowsMore { .. } => Self::forbidden(message),
             RoleError::Store(error) => error.into(),
         }
     }
@@ -298,15 +298,16 @@ pub(super) async fn patch(
 
 /// Deletes a role that no user and no token has.
 #[utoipa::path(delete, path = "/api/ext/roles/{role_id}", tag = "roles", params(OfRole), security(("token" = [])),
-    responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    responses((status = 204), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(super) async fn delete(
     State(store): State<Store>,
     Extension(authority): Extension<RequestAuthority>,
     StrictPath(of): StrictPath<OfRole>,
 ) -> Answer<StatusCode> {
     let remove = move |c: &Connection| {
-        authority.held(c)?;
-        Ok::<_, ApiError>(custom_roles::remove(c, &of.role_id)?)
+        let held = authority.held(c)?;
+        Ok::<_, ApiError>(custom_roles::remove(c, &of.role_id, held)?)
     };
     store.submit(remove).await?;
     Ok(StatusCode::NO_CONTENT)

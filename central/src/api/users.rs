@@ -210,15 +210,16 @@ pub(super) async fn patch(
 /// Removes a user and ends its sessions. The last administrator stays.
 #[utoipa::path(delete, path = "/api/users/{user_id}", tag = "users", params(OfUser, ApiVersion),
     security(("token" = [])),
-    responses((status = 204), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+    responses((status = 204), (status = 403, body = ErrorBody),
+        (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(super) async fn delete(
     State(store): State<Store>,
     Extension(authority): Extension<RequestAuthority>,
     StrictPath(of): StrictPath<OfUser>,
 ) -> Answer<StatusCode> {
     let remove = move |c: &Connection| {
-        authority.held(c)?;
-        accounts::remove(c, &of.user_id)
+        let held = authority.held(c)?;
+        accounts::remove(c, &of.user_id, held)
     };
     store.submit(remove).await?;
     Ok(StatusCode::NO_CONTENT)

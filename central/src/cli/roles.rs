@@ -153,7 +153,7 @@ fn remove(data: &DataArgs, id: String) -> anyhow::Result<()> {
     let limits = config.keep.audit_limits();
     let named = id.clone();
     in_store_with(&config, move |c| {
-        let role = custom_roles::remove(c, &id)?;
+        let role = custom_roles::remove(c, &id, Permissions::ALL)?;
         let states = difference(Some(&state(&role)), None);
         Ok::<_, RoleError>(note(c, &limits, "central role remove", EntryKind::Deleted, path(&role), states)?)
     })?;

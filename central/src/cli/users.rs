@@ -11,6 +11,7 @@ use central::people::password::NewPassword;
 use central::people::roles;
 use central::people::setup_code;
 use central::store::users;
+use central_core::access::permission::Permissions;
 use clap::Subcommand;
 use edge_hub::logging;
 use edge_tls::input_file;
@@ -119,7 +120,7 @@ fn remove(data: &DataArgs, user: String) -> anyhow::Result<()> {
     let named = user.clone();
     in_store_with(&config, move |c| {
         let user = accounts::find(c, &user)?;
-        accounts::remove(c, user.id.as_str())?;
+        accounts::remove(c, user.id.as_str(), Permissions::ALL)?;
         let path = format!("/api/users/{}", user.id);
         Ok::<_, PeopleError>(note(c, &limits, "central user remove", EntryKind::Deleted, path, (None, None))?)
     })?;

@@ -63,7 +63,8 @@ pub fn add(c: &Connection, name: &UserName, role: &str, hash: &str) -> Result<Us
 }
 
 /// Adds a user without a password, or changes one. Another role ends the user's sessions: what an open page shows and offers
-/// is of the role before. `held` is what the maker of the change may do: with another name, the user may sign in no more.
+/// is of the role before. `held` is what the maker of the change may do. It must be all that the user may do: with another name the
+/// user may sign in no more, and whoever takes roles away first could set the password next, and have the roles once they are given back.
 ///
 /// # Errors
 /// [`PeopleError::MayDoMore`], [`PeopleError::NameTaken`], [`PeopleError::LastAdministrator`], [`PeopleError::TooMany`].
@@ -92,7 +93,7 @@ pub fn put(c: &Connection, account: &Account, held: Permissions) -> Result<User,
             if roles.built_in != Some(Role::Administrator) {
                 check_not_last(c, &stored)?;
             }
-            if account.name != stored.name {
+            if account.name != stored.name || *roles != stored.roles {
                 check_within(c, &stored, held)?;
             }
             let changed = User { name: account.name.clone(), roles: roles.clone(), ..stored.clone() };
@@ -119,12 +120,14 @@ pub(super) fn check_within(c: &Connection, user: &User, held: Permissions) -> Re
     if most.is_within(held) { Ok(()) } else { Err(PeopleError::MayDoMore(user.name.clone())) }
 }
 
-/// Removes a user with its sessions.
+/// Removes a user with its sessions, for somebody who has the permissions `held`: all that the user may do, or the next user of the
+/// name could be one who then gets the roles back.
 ///
 /// # Errors
-/// [`PeopleError::Unknown`], [`PeopleError::LastAdministrator`].
-pub fn remove(c: &Connection, id: &str) -> Result<(), PeopleError> {
+/// [`PeopleError::Unknown`], [`PeopleError::MayDoMore`], [`PeopleError::LastAdministrator`].
+pub fn remove(c: &Connection, id: &str, held: Permissions) -> Result<(), PeopleError> {
     let user = get(c, id)?;
+    check_within(c, &user, held)?;
     check_not_last(c, &user)?;
     users::delete(c, &user.id)?;
     Ok(())

@@ -49,6 +49,9 @@ pub enum RoleError {
     /// 403.
     #[error("permissions: you lack {} yourself; nobody gives a permission that they do not have", .0.id())]
     NotHeld(Permission),
+    /// 403.
+    #[error("role `{id}` allows {}, which you lack; only who has all that a role allows changes or deletes it", .permission.id())]
+    AllowsMore { id: RoleId, permission: Permission },
     /// 503.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -103,8 +106,11 @@ pub fn add(c: &Connection, role: &CustomRole, held: Permissions) -> Result<(), R
 /// [`RoleError`], except [`RoleError::Unknown`] and [`RoleError::InUse`].
 pub fn put(c: &Connection, role: &CustomRole, held: Permissions) -> Result<CustomRole, RoleError> {
     check_custom(role.id.as_str())?;
-    check_permissions(role.permissions, held)?;
     let stored = roles::get(c, role.id.as_str())?;
+    if let Some(stored) = &stored {
+        check_within(stored, held)?;
+    }
+    check_permissions(role.permissions, held)?;
     if stored.is_none() && roles::count(c)? >= ROLES_MAX {
         return Err(RoleError::TooMany(ROLES_MAX));
     }
@@ -116,12 +122,22 @@ pub fn put(c: &Connection, role: &CustomRole, held: Permissions) -> Result<Custo
     Ok(role)
 }
 
-/// Deletes a role that nobody has.
+/// Checks that a role allows no more than who changes it has. Its holders could be made to lose what they may do, and then to lose
+/// their accounts to who may do no more than what is left.
+fn check_within(role: &CustomRole, held: Permissions) -> Result<(), RoleError> {
+    match role.permissions.without(held).iter().next() {
+        Some(permission) => Err(RoleError::AllowsMore { id: role.id.clone(), permission }),
+        None => Ok(()),
+    }
+}
+
+/// Deletes a role that nobody has, for somebody who has the permissions `held`.
 ///
 /// # Errors
-/// [`RoleError::BuiltIn`], [`RoleError::Unknown`], [`RoleError::InUse`].
-pub fn remove(c: &Connection, id: &str) -> Result<CustomRole, RoleError> {
+/// [`RoleError::BuiltIn`], [`RoleError::Unknown`], [`RoleError::AllowsMore`], [`RoleError::InUse`].
+pub fn remove(c: &Connection, id: &str, held: Permissions) -> Result<CustomRole, RoleError> {
     let role = get(c, id)?;
+    check_within(&role, held)?;
     let roles::Holders { users, tokens } = roles::holders(c, id)?;
     if users > 0 || tokens > 0 {
         return Err(RoleError::InUse { id: role.id, users, tokens });

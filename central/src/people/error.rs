@@ -41,7 +41,7 @@ pub enum PeopleError {
     TooMany(u32),
     /// 403.
     #[error(
-        "user `{0}` may do more than you; only who may do all of it sets the password or the name to sign in with"
+        "user `{0}` may do more than you; only who may do all of it changes the roles, the password or the name to sign in with, or removes the user"
     )]
     MayDoMore(UserName),
     /// 409.

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod control;
+pub mod data_parts;
 pub mod deployment;
 pub mod diagnostics;
 pub mod gateway_service;

@@ -220,3 +220,57 @@ fn whatever_is_removed_of_the_data_directory_is_reported_and_nothing_acknowledge
         }
     }
 }
+
+/// A directory and what could count what was in it.
+const WITH_LEDGERS: [[&str; 2]; 5] = [
+    ["state", "ledgers/state.ledger"],
+    ["mqtt", "ledgers/mqtt.ledger"],
+    ["buffer", "ledgers/buffer"],
+    ["state", "ledgers"],
+    ["mqtt", "ledgers"],
+];
+
+fn run_with_ledgers(removed: [&str; 2]) {
+    let mut gateway = Gateway::start();
+    let add = |gateway: &Gateway| {
+        let added = gateway.command(&["device", "add", "press"]).output().unwrap();
+        assert!(added.status.success(), "{removed:?}: {added:?}");
+    };
+    add(&gateway);
+    let mut leaf = Leaf::connect(&gateway);
+    leaf.subscribe();
+    leaf.publish(20);
+    drop(leaf);
+    gateway.stop();
+    for path in removed {
+        remove(&gateway.data().join(path), Removal::Removed);
+    }
+    gateway.clear_log();
+    gateway.start_again();
+    let path = gateway.data().join(removed[0]).display().to_string();
+    let log = gateway.log();
+    let is_logged = log.lines().any(|line| line.contains("ERROR") && line.contains(&path));
+    assert!(is_logged, "{removed:?}: {log}");
+    let status = gateway.json(&["status"]);
+    let found = status["removedFiles"].as_array().unwrap();
+    assert!(found.iter().any(|found| found.as_str().unwrap().contains(removed[0])), "{removed:?}: {status}");
+    until(&format!("{removed:?}: reported by check"), || check(&gateway)["level"] == "error");
+    // It goes on, and reports it once.
+    if removed[0] == "state" {
+        add(&gateway);
+    }
+    Leaf::connect(&gateway).publish(20);
+    gateway.stop();
+    gateway.start_again();
+    assert_eq!(gateway.json(&["status"])["removedFiles"], serde_json::json!([]), "{removed:?}");
+    Leaf::connect(&gateway).publish(1);
+}
+
+#[test]
+fn whatever_is_removed_with_the_copy_of_its_ledger_is_reported_by_what_is_left() {
+    std::thread::scope(|scope| {
+        for removed in WITH_LEDGERS {
+            scope.spawn(move || run_with_ledgers(removed));
+        }
+    });
+}

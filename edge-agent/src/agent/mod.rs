@@ -26,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use self::parts::{LEDGERS, Parts};
+use self::parts::Parts;
 use self::tasks::restarted;
 use crate::access::module_keys;
 use crate::check;
@@ -35,6 +35,7 @@ use crate::config::{Config, Listen};
 use crate::control;
 use crate::control::context::Control;
 use crate::control::socket;
+use crate::data_parts::{LEDGERS, RemovedParts};
 use crate::deployment::docker::Engine;
 use crate::deployment::status::ReconcilerStatus;
 use crate::deployment::workload;
@@ -63,7 +64,8 @@ pub async fn run(config: Config) -> Result<()> {
     make_data_private(&config.data_dir)?;
     // Before anything is stamped by it.
     crate::clock::resume(&config.data_dir, config.data_dir.join(LEDGERS).exists());
-    let mut daemon = Daemon::start(config).await?;
+    let removed = RemovedParts::find(&config.data_dir);
+    let mut daemon = Daemon::start(config, removed).await?;
     tracing::info!("edge-agent ready");
     if let Err(error) = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]) {
         tracing::warn!(error = %chain(&error), "notifying systemd of readiness failed");
@@ -114,7 +116,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(config: Config) -> Result<Self> {
+    async fn start(config: Config, removed: RemovedParts) -> Result<Self> {
         let (stop, stop_listeners) = (CancellationToken::new(), CancellationToken::new());
         let settings = MqttServerSettings {
             // Something of the disk is left for sessions when the queues have filled theirs.
@@ -123,7 +125,7 @@ impl Daemon {
             ..config.limits.settings(config.listen.connections_max)
         };
         let sessions = Sessions::open(&config.data_dir.join("mqtt"), settings).await?;
-        let (parts, certificates) = Parts::load(Arc::new(config), sessions.clients()).await?;
+        let (parts, certificates) = Parts::load(Arc::new(config), sessions.clients(), removed).await?;
         let tls = server_config_for(certificates.keeper.served())?;
         let (server, listeners) = server::open(&parts, sessions, tls, &stop_listeners).await?;
         parts.sweep().await?;

@@ -24,6 +24,7 @@ use crate::c2d::cloud_message_store::CloudMessageStore;
 use crate::commands::Commands;
 use crate::commands::daemon::DaemonMethods;
 use crate::config::{Config, Kind, ProxyChoice, Upstream};
+use crate::data_parts::{LEDGERS, RemovedParts};
 use crate::deployment::artifacts::Artifacts;
 use crate::deployment::deployments::{DeployPolicy, Deployments, Outputs};
 use crate::deployment::docker::Engine;
@@ -43,9 +44,6 @@ use crate::messages::unrouted::Unrouted;
 use crate::state::State;
 use crate::upstream::meter::Meter;
 use crate::upstream::presence::PresenceChanges;
-
-/// Copies of what the logs say of themselves, in the data directory: each outside of its log's directory.
-pub(super) const LEDGERS: &str = "ledgers";
 
 pub(super) struct Parts {
     pub(super) config: Arc<Config>,
@@ -80,8 +78,12 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) async fn load(config: Arc<Config>, clients: Clients) -> Result<(Self, Certificates)> {
-        let (state, queues, quarantine) = open(&config, clients.clone()).await?;
+    pub(super) async fn load(
+        config: Arc<Config>,
+        clients: Clients,
+        removed: RemovedParts,
+    ) -> Result<(Self, Certificates)> {
+        let (state, queues, quarantine) = open(&config, clients.clone(), removed).await?;
         let twins = Twins::load(state.clone())?;
         let devices = Devices::load(state.clone())?;
         let (restarts, restart_requests) = RestartRequests::channel();
@@ -194,12 +196,19 @@ fn upload_settings(config: &Config) -> UploadSettings {
     }
 }
 
-async fn open(config: &Arc<Config>, clients: Clients) -> Result<(State, Arc<Queues>, Arc<Quarantine>)> {
+async fn open(
+    config: &Arc<Config>,
+    clients: Clients,
+    removed: RemovedParts,
+) -> Result<(State, Arc<Queues>, Arc<Quarantine>)> {
     let config = config.clone();
     tokio::task::spawn_blocking(move || {
         let (data_dir, ledgers) = (&config.data_dir, config.data_dir.join(LEDGERS));
-        let state = State::open_with(&data_dir.join("state"), Some(&ledgers.join("state.ledger")))?;
-        let known = Arc::new(KnownQueues::load(state.clone(), data_dir, &ledgers));
+        let state =
+            State::open_with(&data_dir.join("state"), Some(&ledgers.join("state.ledger")), removed.state)?;
+        let known = KnownQueues::load(state.clone(), data_dir, &ledgers);
+        let known = if removed.sessions { known.without_sessions(&data_dir.join("mqtt")) } else { known };
+        let known = Arc::new(known);
         let quarantine_dir = data_dir.join("quarantine/upstream");
         let quarantine = Quarantine::open(
             &quarantine_dir,

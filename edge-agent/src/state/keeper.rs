@@ -53,8 +53,12 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Everything that was saved, and the keeper of it.
-    pub(super) fn open(dir: &Path, ledger_copy: Option<&Path>) -> Result<(Self, Values), StateError> {
+    /// Everything that was saved, and the keeper of it. `is_removed` as of `State::open_with`.
+    pub(super) fn open(
+        dir: &Path,
+        ledger_copy: Option<&Path>,
+        is_removed: bool,
+    ) -> Result<(Self, Values), StateError> {
         let failed = |doing| move |source| StateError::Directory { dir: dir.to_owned(), doing, source };
         std::fs::create_dir_all(dir).map_err(failed("making the directory"))?;
         for synced in
@@ -70,10 +74,12 @@ impl Keeper {
             opened => opened,
         };
         let journal = journal.map_err(|source| StateError::Journal { dir: dir.to_owned(), source })?;
-        let has_begun_anew = has_no_copies && !journal.is_complete();
+        let has_begun_anew = has_no_copies && (is_removed || !journal.is_complete());
+        if has_begun_anew {
+            tracing::error!(dir = %dir.display(), "the state was removed: it begins with what its journal still has; what central knows comes again, local users and devices must be added anew, or the data directory be restored from a backup");
+        }
         let (store, mut values, position) = match find(dir, &journal, &reserve) {
             Err(StateError::Damaged { .. }) if has_begun_anew => {
-                tracing::error!(dir = %dir.display(), "the state was removed: it begins with what its journal still has; what central knows comes again, local users and devices must be added anew, or the data directory be restored from a backup");
                 (Store::open(&sled_in(dir)).ok().map(|(store, _, _)| store), Values::new(), None)
             }
             found => found?,

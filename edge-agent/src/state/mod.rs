@@ -72,15 +72,16 @@ impl State {
     /// # Errors
     /// [`StateError`] when the directory cannot be used, or too much of it is damaged.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
-        Self::open_with(dir, None)
+        Self::open_with(dir, None, false)
     }
 
-    /// As [`State::open`], with a copy of the journal's ledger outside of `dir`: when `dir` is gone, that is noticed by it.
+    /// As [`State::open`], with a copy of the journal's ledger outside of `dir`: when `dir` is gone, that is noticed by it. `is_removed`:
+    /// somebody removed both while the daemon did not run.
     ///
     /// # Errors
     /// As there.
-    pub fn open_with(dir: &Path, ledger_copy: Option<&Path>) -> Result<Self, StateError> {
-        let (mut keeper, values) = keeper::Keeper::open(dir, ledger_copy)?;
+    pub fn open_with(dir: &Path, ledger_copy: Option<&Path>, is_removed: bool) -> Result<Self, StateError> {
+        let (mut keeper, values) = keeper::Keeper::open(dir, ledger_copy, is_removed)?;
         let removed = Arc::new(OnceLock::new());
         if keeper.has_begun_anew() {
             let _first = removed.set(RemovedState::BeforeStart);

@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use edge_buffer::Lost;
 use schemas::gateway_status::LossCounts;
 
+use crate::data_parts::is_gone;
 use crate::state::{Namespace, Saved, State, StateError, shaped};
 
 /// The key of what removed queues had lost; a queue's is a path.
@@ -68,6 +68,17 @@ impl KnownQueues {
         let known = Mutex::new(Known { state: Some(state), names, lost });
         let removing = tokio::sync::Mutex::new(());
         Self { data_dir: data_dir.to_owned(), ledgers: ledgers.to_owned(), missing, known, removing }
+    }
+
+    /// Adds the sessions to what was missing; an ERROR in the log. `dir` is theirs.
+    #[must_use]
+    pub fn without_sessions(mut self, dir: &Path) -> Self {
+        tracing::error!(
+            dir = %dir.display(),
+            "the sessions and the copy of their ledger are missing: what waited in them, and retained messages, are lost and cannot be counted"
+        );
+        self.missing.extend(self.name_of(dir).map(str::to_owned));
+        self
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -174,16 +185,6 @@ pub fn with(sum: LossCounts, lost: &Lost) -> LossCounts {
 
 fn copy_of(ledgers: &Path, name: &str) -> PathBuf {
     ledgers.join(format!("{name}.ledger"))
-}
-
-/// Whether neither the queue's directory nor the copy of its ledger says anything of it. What cannot be read is not gone.
-fn is_gone(dir: &Path, copy: &Path) -> bool {
-    let is_missing = |error: io::Error| error.kind() == io::ErrorKind::NotFound;
-    let is_empty = match std::fs::read_dir(dir) {
-        Ok(mut entries) => entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == "lock")),
-        Err(error) => is_missing(error),
-    };
-    is_empty && std::fs::metadata(copy).is_err_and(is_missing)
 }
 
 #[cfg(test)]

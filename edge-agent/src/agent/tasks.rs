@@ -66,13 +66,16 @@ pub(super) fn start(tasks: &mut Tasks, parts: &Parts, stop: &CancellationToken) 
     restarted(tasks, "authorization of clients", stop, authorizer, |authorizer, stop| authorizer.run(stop));
     restarted(tasks, "budget of the link", stop, parts.meter.clone(), |meter, stop| meter.run(stop));
     if let Some(folder) = parts.config.deploy.watch.clone() {
-        let (deployments, clients) = (parts.deployments.clone(), parts.clients.clone());
-        let (state, stop) = (parts.state.clone(), stop.clone());
-        tasks.restarted("folder of manifests", move || {
-            let (deployments, clients, state) = (deployments.clone(), clients.clone(), state.clone());
-            let watched = watched_folder::run(folder.clone(), deployments, clients, state, stop.clone());
-            async move { Ok(watched.await?) }
-        });
+        let watched = (folder, parts.deployments.clone(), parts.clients.clone(), parts.state.clone());
+        restarted(
+            tasks,
+            "folder of manifests",
+            stop,
+            watched,
+            |(folder, deployments, clients, state), stop| {
+                watched_folder::run(folder, deployments, clients, state, stop)
+            },
+        );
     }
 }
 

@@ -8,56 +8,36 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use edge_hub::clients::Clients;
 use edge_tls::input_file;
-use notify::{RecursiveMode, Watcher as _};
 use schemas::manifest::DOCUMENT_BYTES_MAX;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::deployment::deployments::Deployments;
+use crate::deployment::watched_folder::follow::FollowedFolder;
 use crate::state::{Namespace, State};
 
+mod follow;
+
 const LAST_SEEN: &str = "watched";
-/// A file is read when nothing has happened in the folder for so long: it may be written in pieces.
-const QUIET: Duration = Duration::from_millis(300);
+/// How often the path of the folder is looked at when nothing says that something changed.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Watches `folder` until `stop`.
-///
-/// # Errors
-/// When the folder cannot be watched.
 pub async fn run(
     folder: PathBuf,
     deployments: Arc<Deployments>,
     clients: Clients,
     state: State,
     stop: CancellationToken,
-) -> Result<()> {
-    let changed = Arc::new(Notify::new());
-    let notified = changed.clone();
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
-        Ok(event) if event.kind.is_access() => {}
-        Ok(_) => notified.notify_one(),
-        Err(error) => {
-            tracing::warn!(error = %chain(&error), "the folder of manifests could not be watched for a moment");
-            notified.notify_one();
-        }
-    })?;
-    watcher
-        .watch(&folder, RecursiveMode::NonRecursive)
-        .with_context(|| format!("[deploy] watch: {}", folder.display()))?;
+) {
     let last: Option<u32> =
         state.load(Namespace::Deployment).into_iter().find(|(key, _)| key == LAST_SEEN).map(|(_, seen)| seen);
     let mut last_seen = last;
-    changed.notify_one();
-    loop {
-        tokio::select! {
-            () = changed.notified() => {}
-            () = stop.cancelled() => return Ok(()),
-        }
-        while tokio::time::timeout(QUIET, changed.notified()).await.is_ok() {}
-        let Some((path, text)) = newest(&folder).await else { continue };
+    let mut folder = FollowedFolder::new(folder, CHECK_EVERY);
+    while stop.run_until_cancelled(folder.changed()).await.is_some() {
+        let Some((path, text)) = newest(folder.path()).await else { continue };
         let checksum = crc32c::crc32c(&text);
         if last_seen == Some(checksum) {
             continue;
@@ -91,7 +71,8 @@ async fn newest(folder: &Path) -> Option<(PathBuf, Vec<u8>)> {
         if path.extension().is_none_or(|extension| extension != "json") {
             continue;
         }
-        let Ok(at) = entry.metadata().await.and_then(|m| m.modified()) else { continue };
+        // Of the file that a link leads to: Kubernetes' files are links into a folder that it exchanges.
+        let Ok(at) = tokio::fs::metadata(&path).await.and_then(|m| m.modified()) else { continue };
         if newest.as_ref().is_none_or(|(before, _)| *before < at) {
             newest = Some((at, path));
         }

@@ -219,7 +219,7 @@ async fn an_append_that_was_answered_may_be_awaited_again() {
 }
 
 #[tokio::test]
-async fn a_cursor_that_moved_is_written_after_the_lag_without_anybody_asking() {
+async fn a_cursor_that_moved_is_written_after_the_lag_by_itself() {
     let disk = super::disk::Disk::default();
     let lag = Duration::from_millis(50);
     let options = LogOptions { ledger_lag: lag, ..options() };

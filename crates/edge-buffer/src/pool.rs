@@ -89,7 +89,7 @@ impl Pool {
     }
 
     /// Takes the oldest segment of a log in which everything has expired, for the log of this number. Bytes given back; `None`:
-    /// nothing has expired in others, or none of them gave way in time.
+    /// nothing has expired in others, or none of them freed its space in time.
     pub(crate) fn expire(&self, number: u64, now_ms: u64) -> Option<u64> {
         let begun = Instant::now();
         loop {

@@ -660,7 +660,7 @@ async fn a_module_comes_in_by_its_identity_certificate_and_by_no_forged_one_unti
     let file = dir.path().join("manifest.json");
     let apply = async |modules: Value| {
         std::fs::write(&file, manifest(modules).to_string()).unwrap();
-        agent(&site, &["apply", file.to_str().unwrap()]).await;
+        site.put_in_force(&file).await.unwrap();
     };
     apply(json!({"filter": module, "other": module})).await;
     agent(&site, &["device", "add", "filter"]).await;

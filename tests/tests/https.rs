@@ -99,9 +99,7 @@ async fn a_module_calls_a_leaf_device_and_gets_the_answer_and_everybody_else_the
     site.gateway_connected(STEP).await.unwrap();
     let file = dir.path().join("manifest.json");
     std::fs::write(&file, manifest().to_string()).unwrap();
-    let (code, _, error) =
-        run(&mut site.agent_command(&["apply", file.to_str().unwrap()]).unwrap()).await.unwrap();
-    assert_eq!(code, 0, "{error}");
+    site.put_in_force(&file).await.unwrap();
 
     let leaf = site.add_leaf("leaf", Duration::from_secs(1)).await.unwrap();
     answer_methods(&leaf, 404);
@@ -178,11 +176,7 @@ async fn only_modules_of_the_gateway_call_and_only_what_listens_behind_it() {
     site.gateway_connected(STEP).await.unwrap();
     let file = dir.path().join("manifest.json");
     std::fs::write(&file, manifest().to_string()).unwrap();
-    let apply = async |site: &Site| {
-        let mut apply = site.agent_command(&["apply", file.to_str().unwrap()]).unwrap();
-        assert_eq!(run(&mut apply).await.unwrap().0, 0);
-    };
-    apply(&site).await;
+    site.put_in_force(&file).await.unwrap();
     let rest = site.rest().unwrap().clone();
     rest.put("/api/devices/elsewhere", &json!({})).await.unwrap();
     let gateway_key = STANDARD.decode(site.key("rules-gateway").await.unwrap()).unwrap();
@@ -325,7 +319,7 @@ async fn only_modules_of_the_gateway_call_and_only_what_listens_behind_it() {
     let mut none = manifest();
     none["modulesContent"]["$edgeAgent"]["properties.desired"]["modules"] = json!({});
     std::fs::write(&file, none.to_string()).unwrap();
-    apply(&site).await;
+    site.put_in_force(&file).await.unwrap();
     let echo = json!({"methodName": "echo"});
     let (status, answer) = https.post("/twins/leaf/methods", own, &callers[0].0.token, &echo).await;
     assert_eq!(status, 401, "{answer}");

@@ -12,7 +12,6 @@ use site_tests::STEP;
 use site_tests::device;
 use site_tests::five::Device;
 use site_tests::leaf::LeafOptions;
-use site_tests::process::run;
 use site_tests::rest::eventually;
 use site_tests::site::Site;
 
@@ -82,8 +81,7 @@ async fn a_module_has_a_window_in_order_and_one_that_never_answers_blocks_nobody
     }});
     let file = dir.path().join("inputs.json");
     std::fs::write(&file, manifest.to_string()).unwrap();
-    let applied = run(&mut site.agent_command(&["apply", file.to_str().unwrap()]).unwrap()).await.unwrap();
-    assert_eq!(applied.0, 0, "{applied:?}");
+    site.put_in_force(&file).await.unwrap();
     let (mut echo, mut deaf) = (Module::connect(&site, "echo").await, Module::connect(&site, "deaf").await);
     let login = site.add_here(&["inputs-1".to_owned()]).await.unwrap().remove(0);
     let mut device = Device::connect(&login, site.gateway_mqtt).await.unwrap();

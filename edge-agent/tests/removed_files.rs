@@ -248,9 +248,10 @@ fn run_with_ledgers(removed: [&str; 2]) {
     gateway.clear_log();
     gateway.start_again();
     let path = gateway.data().join(removed[0]).display().to_string();
-    let log = gateway.log();
-    let is_logged = log.lines().any(|line| line.contains("ERROR") && line.contains(&path));
-    assert!(is_logged, "{removed:?}: {log}");
+    // The log is written beside what the daemon does.
+    until(&format!("{removed:?}: an ERROR in the log"), || {
+        gateway.log().lines().any(|line| line.contains("ERROR") && line.contains(&path))
+    });
     let status = gateway.json(&["status"]);
     let found = status["removedFiles"].as_array().unwrap();
     assert!(found.iter().any(|found| found.as_str().unwrap().contains(removed[0])), "{removed:?}: {status}");

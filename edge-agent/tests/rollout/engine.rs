@@ -185,13 +185,13 @@ fn in_a_rollout(happening: &str) {
     let mut gateway = Gateway::new(&id, 1);
     let mut engine = PrivateEngine::new();
     gateway.behind(&engine.socket());
-    gateway.apply(&manifests()[0]).unwrap();
+    gateway.apply(&manifests()[0]).expect("it is verified");
     let foreign = gateway.name("foreign");
-    engine.docker(&["run", "-d", "--restart", "always", "--name", &foreign, IMAGE, IDLE]).unwrap();
-    let id = |name: &str| gateway.container(name).unwrap().split(' ').next().map(str::to_owned);
+    engine.docker(&["run", "-d", "--restart", "always", "--name", &foreign, IMAGE, IDLE]).expect("it runs");
+    let id = |name: &str| gateway.container(name).expect("it is there").split(' ').next().map(str::to_owned);
     let untouched = ["same", "foreign"].map(id);
     let file = gateway.manifest(json!({}), &manifests()[1]);
-    gateway.agent(&["apply", &file]).unwrap();
+    gateway.agent(&["apply", &file]).expect("it is accepted");
     // In the middle: the first new container is there. On a busy machine it may be over by now.
     until("a step", || {
         let is_over = gateway.json(&["history"])[0]["state"] == "verified";
@@ -210,7 +210,7 @@ fn in_a_rollout(happening: &str) {
     gateway.kill();
     let all = ["a", "b", "c", "same", "foreign"].map(|name| gateway.name(name));
     let arguments: Vec<&str> = ["rm", "-f"].into_iter().chain(all.iter().map(String::as_str)).collect();
-    engine.docker(&arguments).unwrap();
+    engine.docker(&arguments).expect("they are removed");
 }
 
 #[test]

@@ -324,6 +324,48 @@ async fn another_name_to_sign_in_with_is_given_only_by_who_may_do_as_much() {
     central.end().await;
 }
 
+/// The overview and the causes of a silence are made of several things, of which each has a permission.
+#[tokio::test]
+async fn an_answer_made_of_many_things_has_only_those_that_its_reader_may_see() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    central.set_up(dir.path()).await;
+    central.put("/api/devices/press-1", json!({})).await;
+    let group = json!({"displayName": "Line 4", "attestation": {"type": "symmetricKey"}});
+    central.put("/api/enrollmentGroups/line-4", group).await;
+    user(&central, "hidden-user", &["viewer"]).await;
+    let mut wrong = central.client_with_key("press-1", b"another key");
+    assert!(wrong.events.poll().await.is_err());
+    let devices = token(&central, "devices", &[Permission::DeviceInstancesView]).await;
+    let connectivity =
+        token(&central, "hidden-token", &[Permission::DeviceInstancesView, Permission::ConnectivityView])
+            .await;
+    let auditor =
+        token(&central, "auditor", &[Permission::DeviceInstancesView, Permission::AuditLogView]).await;
+    let why = "/api/ext/devices/press-1/why";
+    central.until(why, |answer| (answer["causes"][0]["id"] == "wrong-key").then_some(())).await;
+    for (token, sees_attempts, sees_people) in
+        [(&devices, false, false), (&connectivity, true, false), (&auditor, false, true)]
+    {
+        for path in [why, "/api/ext/overview"] {
+            let (status, answer) = central.send_as(token, Method::GET, path, None).await;
+            assert_eq!(status, 200, "{path}: {answer}");
+            let answer = answer.to_string();
+            assert_eq!(answer.contains("wrong-key"), sees_attempts, "{path}: {answer}");
+            if path == why {
+                continue;
+            }
+            for name in ["/api/users/hidden-user", "/api/apiTokens/hidden-token", "/api/ext/roles/auditor"] {
+                assert_eq!(answer.contains(name), sees_people, "{name}: {answer}");
+            }
+            for name in ["/api/devices/press-1", "/api/enrollmentGroups/line-4"] {
+                assert!(answer.contains(name), "{name}: {answer}");
+            }
+        }
+    }
+    central.end().await;
+}
+
 /// Who takes away what others may do, to sign in as them once they may do it again.
 #[tokio::test]
 async fn nobody_takes_anything_from_who_may_do_more() {

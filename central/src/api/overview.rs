@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use central_core::access::permission::Permission;
 use edge_hub::mqtt_server::MqttServer;
 use rusqlite::Connection;
 use schemas::timestamp::rfc3339;
@@ -13,6 +14,7 @@ use utoipa::ToSchema;
 
 use super::error::{Answer, ErrorBody};
 use super::grid::RowKind;
+use super::why::refusals_for;
 use crate::clock::now_ms;
 use crate::diagnosis::causes;
 use crate::diagnosis::device_state::{DeviceState, Verdict};
@@ -20,6 +22,7 @@ use crate::diagnosis::device_states::DeviceStates;
 use crate::diagnosis::why::gather;
 use crate::error::ServiceError;
 use crate::mqtt_service::CentralService;
+use crate::people::caller::Caller;
 use crate::store::Store;
 use crate::store::grid::{self, GridDevice, GridQuery};
 use crate::store::{overview, telemetry_reading};
@@ -27,7 +30,10 @@ use crate::store::{overview, telemetry_reading};
 /// Rows of what needs a person.
 const ROWS_MAX: usize = 100;
 /// Changes that are shown.
-const CHANGES_MAX: u32 = 20;
+const CHANGES_MAX: usize = 20;
+/// What paths begin with, behind `/api/` or `/api/ext/`, of which everybody sees the changes. Those of others, such as users and tokens, are
+/// for those who may read the audit log.
+const SHOWN_TO_ALL: [&str; 4] = ["devices", "deviceTemplates", "deploymentManifests", "enrollmentGroups"];
 
 /// The site at a glance.
 #[derive(Serialize, ToSchema)]
@@ -38,7 +44,8 @@ pub(super) struct OverviewBody {
     needs_you: Vec<Need>,
     ingest: IngestBody,
     storage: StorageBody,
-    /// The last 20 changes that were asked for, the newest first.
+    /// The last 20 changes that were requested, the newest first. Without `auditLog.view` only those of devices, templates, manifests and
+    /// enrolment groups.
     changes: Vec<OverviewChange>,
 }
 
@@ -122,8 +129,10 @@ pub(super) async fn get(
     State(store): State<Store>,
     Extension(states): Extension<DeviceStates>,
     Extension(mqtt_server): Extension<Arc<MqttServer<CentralService>>>,
+    Extension(caller): Extension<Caller>,
 ) -> Answer<Json<OverviewBody>> {
-    let (refused, bytes_free) = (mqtt_server.refusals().all(), store.disk().free_bytes);
+    let (refused, bytes_free) = (refusals_for(&caller, &mqtt_server), store.disk().free_bytes);
+    let sees_all_changes = caller.may(Permission::AuditLogView);
     let read = move |c: &Connection| {
         let now_ms = now_ms();
         let (counts, needs, hidden) = survey(c, &states)?;
@@ -147,7 +156,8 @@ pub(super) async fn get(
             });
         }
         let bytes_used = overview::bytes_used(c)?;
-        let changes = overview::changes(c, CHANGES_MAX)?.into_iter().map(|change| OverviewChange {
+        let changes = overview::changes(c, CHANGES_MAX, |path| sees_all_changes || is_shown_to_all(path))?;
+        let changes = changes.into_iter().map(|change| OverviewChange {
             id: change.id,
             at: rfc3339(change.at_ms),
             who: change.who,
@@ -169,6 +179,11 @@ pub(super) async fn get(
         })
     };
     Ok(Json(store.read(read).await?))
+}
+
+fn is_shown_to_all(path: &str) -> bool {
+    let area = path.strip_prefix("/api/").map(|path| path.strip_prefix("ext/").unwrap_or(path));
+    area.and_then(|area| area.split('/').next()).is_some_and(|area| SHOWN_TO_ALL.contains(&area))
 }
 
 /// What comes first: what presses, gateways before devices, and of each what has been so the longest.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
+use central_core::access::permission::Permission;
 use edge_hub::mqtt_server::MqttServer;
+use edge_hub::refusals::Refused;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -16,6 +18,7 @@ use crate::diagnosis::device_state::Verdict;
 use crate::diagnosis::device_states::DeviceStates;
 use crate::diagnosis::why::gather;
 use crate::mqtt_service::CentralService;
+use crate::people::caller::Caller;
 use crate::store::Store;
 
 /// Why a device is as it is.
@@ -28,6 +31,11 @@ pub(super) struct WhyBody {
     text: String,
 }
 
+/// Attempts that were refused, for whoever may see them: by `connectivity.view`. Without it a cause that only they show is not known.
+pub(super) fn refusals_for(caller: &Caller, mqtt_server: &MqttServer<CentralService>) -> Vec<Refused> {
+    if caller.may(Permission::ConnectivityView) { mqtt_server.refusals().all() } else { Vec::new() }
+}
+
 /// Why nothing comes from a gateway or device, or what is wrong with it: each cause with what shows it and what mends it.
 #[utoipa::path(get, path = "/api/ext/devices/{device_id}/why", tag = "ext", params(OfDevice),
     security(("token" = [])), responses((status = 200, body = WhyBody), (status = 404, body = ErrorBody)))]
@@ -35,9 +43,10 @@ pub(super) async fn get(
     State(store): State<Store>,
     Extension(states): Extension<DeviceStates>,
     Extension(mqtt_server): Extension<Arc<MqttServer<CentralService>>>,
+    Extension(caller): Extension<Caller>,
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<WhyBody>> {
-    let refused = mqtt_server.refusals().all();
+    let refused = refusals_for(&caller, &mqtt_server);
     let read = move |c: &rusqlite::Connection| gather(c, &states, &refused, &of.device_id, now_ms());
     let (state, facts) = store.read(read).await?;
     let causes = causes::causes(&facts);

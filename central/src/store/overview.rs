@@ -23,8 +23,15 @@ pub struct ShortChange {
     pub status: Option<i64>,
 }
 
-/// The newest changes that were asked for, the newest first.
-pub fn changes(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<ShortChange>> {
+/// Rows of the audit log that are read to find those that are shown.
+const READ_MAX: usize = 1000;
+
+/// The newest changes that were requested and that `is_shown` lets through by their path, the newest first.
+pub fn changes(
+    connection: &Connection,
+    limit: usize,
+    is_shown: impl Fn(&str) -> bool,
+) -> rusqlite::Result<Vec<ShortChange>> {
     let mut statement = connection
         .prepare_cached("SELECT id, at_ms, who, kind, method, path, status FROM audit ORDER BY id DESC")?;
     let rows = statement.query_map([], |row| {
@@ -38,5 +45,6 @@ pub fn changes(connection: &Connection, limit: u32) -> rusqlite::Result<Vec<Shor
             status: row.get("status")?,
         })
     })?;
-    unreadable::rows("audit", rows).take(limit as usize).collect()
+    let newest = unreadable::rows("audit", rows).take(READ_MAX);
+    newest.filter(|row| row.as_ref().map_or(true, |row| is_shown(&row.path))).take(limit).collect()
 }

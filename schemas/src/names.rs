@@ -147,6 +147,11 @@ impl ModuleId {
         Self("$edgeHub".to_owned())
     }
 
+    /// Whether routes, which compare names without regard to case, mean the same module by both.
+    pub fn is_alike(&self, other: &Self) -> bool {
+        self.0.eq_ignore_ascii_case(&other.0)
+    }
+
     /// Whether this is one of the two modules that are part of the runtime itself.
     pub fn is_system(&self) -> bool {
         self.0.starts_with('$')

@@ -7,7 +7,7 @@ use axum::{Extension, Json};
 use edge_core::deploy::preview::{ChangedField, Effect, ModulePreview, Step};
 use edge_core::error_chain::chain;
 use edge_core::route::sample::SampleMessage;
-use edge_core::route::{RouteResult, RouteTable, Verdict};
+use edge_core::route::{RouteResult, Verdict};
 use rusqlite::Connection;
 use schemas::manifest::{Manifest, PRIORITY_DEFAULT};
 use schemas::names::{DeviceId, Identity, ModuleId};
@@ -319,8 +319,7 @@ pub(super) async fn test_routes(
     let RouteTestRequest { id, data, gateway, message } = request;
     let Read { manifest, .. } = read(given(&store, id, data).await?).await?;
     let explained = checking::check(move || {
-        let routes = manifest.edge_hub.routes.iter().map(|(name, route)| (name.as_str(), route));
-        let (table, _) = RouteTable::parse(routes);
+        let (_, table, _) = edge_core::deploy::take(&manifest);
         Ok(message.explain(&table, gateway))
     });
     let results =

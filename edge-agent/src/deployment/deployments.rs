@@ -332,8 +332,9 @@ impl Deployments {
     ) -> Result<(), PutInForceError> {
         let mut manifest =
             Manifest::from_twins(&sections.edge_agent.properties, &sections.edge_hub.properties)?;
-        // What was in force before this version knew the mark keeps its routes.
+        // What was in force before this version knew the mark, or compared names of modules, keeps its routes.
         if matches!(start, Start::New) {
+            manifest.check_names()?;
             Manifest::check_redaction(&sections.edge_agent.properties, &sections.edge_hub.properties)?;
         }
         let (desired, _, refused) = deploy::take(&manifest);

@@ -68,6 +68,31 @@ impl Manifest {
         }
     }
 
+    /// Checks that no two names of modules, in `modules` and of sections, differ in case alone. Routes compare names without regard
+    /// to case: they would take messages of both, and a section would be of a module that is not there.
+    ///
+    /// # Errors
+    /// [`ManifestError`] for the first module or section whose name is like that of a module before it.
+    pub fn check_names(&self) -> Result<(), ManifestError> {
+        let modules = self.edge_agent.modules.keys().map(|id| (id, true));
+        let sections = self.module_twins.keys().map(|id| (id, false));
+        let mut known: BTreeMap<String, &ModuleId> = BTreeMap::new();
+        for (id, is_module) in modules.chain(sections) {
+            let first = *known.entry(id.as_str().to_ascii_lowercase()).or_insert(id);
+            if first != id {
+                let place = if is_module { ".$edgeAgent.properties.desired.modules" } else { "" };
+                return Err(ManifestError {
+                    path: format!("{ROOT}{place}.{id}"),
+                    found: format!("the module name \"{id}\" beside \"{first}\""),
+                    allowed:
+                        "write names of modules that differ in more than capitals: routes take these for one"
+                            .into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the text of a document within its limits of size and nesting, in which no key may stand twice; what it says is not
     /// looked into.
     ///

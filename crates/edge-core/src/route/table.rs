@@ -125,6 +125,20 @@ impl RouteTable {
         (Self { takes_twin_changes, takes_free, ..table }, refused)
     }
 
+    /// The same with inputs of the modules that are meant: a sink names a module without regard to case, and messages wait under the
+    /// name that the module connects with. One that names no module of these stays as it is.
+    #[must_use]
+    pub fn into_inputs_of<'a>(mut self, modules: impl Iterator<Item = &'a ModuleId> + Clone) -> Self {
+        for route in &mut self.routes {
+            let Sink::Input { module: named, .. } = &mut route.parsed.sink else { continue };
+            let is_exact = modules.clone().any(|module| module == named);
+            if !is_exact && let Some(meant) = modules.clone().find(|module| module.is_alike(named)) {
+                *named = meant.clone();
+            }
+        }
+        self
+    }
+
     /// Where a message goes: each place once, with the priority and the time to live of the first route that takes it.
     /// Empty: no route wants it.
     pub fn targets(&self, message: &Message<'_>) -> Vec<Target<'_>> {

@@ -43,7 +43,8 @@ pub(crate) fn manifest(data: &[u8]) {
     match Manifest::parse(data) {
         Ok(manifest) => {
             let (_, _, refused) = take(&manifest);
-            assert_eq!(check(&manifest).is_err(), !refused.is_empty());
+            let is_wrong = !refused.is_empty() || manifest.check_names().is_err();
+            assert_eq!(check(&manifest).is_err(), is_wrong);
         }
         Err(error) => assert!(!error.path.is_empty(), "{error}"),
     }

@@ -135,10 +135,9 @@ fn step(
     for line in lines {
         match line {
             Err(fault) => faults.push(fault),
-            Ok((line, mut device)) => match taken(c, line, &device)? {
+            Ok((line, device)) => match taken(c, line, &device)? {
                 Some(fault) => faults.push(fault),
                 None => {
-                    device.revision = 1;
                     devices::put(c, &device)?;
                 }
             },

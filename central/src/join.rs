@@ -20,7 +20,7 @@ pub fn add_gateway(c: &Connection, id: DeviceId) -> rusqlite::Result<Option<Devi
     if let Some(device) = devices::get(c, &id)? {
         return Ok(device.is_gateway.then_some(device));
     }
-    devices::put(c, &Device { is_gateway: true, revision: 1, ..new_device(id.clone()) })?;
+    devices::put(c, &Device { is_gateway: true, ..new_device(id.clone()) })?;
     devices::get(c, &id)
 }
 

@@ -277,7 +277,6 @@ pub async fn make_from_device(
             // Only as a new one: a template that took the id meanwhile is not overwritten.
             let Checked::Written(template) = template.write(c, None)? else { return Ok(Checked::Outdated) };
             device.template = Some(template.id.clone());
-            device.revision += 1;
             devices::put(c, &device)?;
             Ok::<_, ServiceError>(Checked::Written(MadeTemplate { template, skipped }))
         };

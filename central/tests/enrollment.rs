@@ -170,6 +170,51 @@ async fn nobody_enrols_by_a_wrong_key_scope_or_group_or_as_somebody_elses_device
 }
 
 #[tokio::test]
+async fn a_group_that_was_made_again_does_not_take_over_the_devices_of_the_deleted_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let scope = central.get("/api/ext/provisioning").await["idScope"].as_str().unwrap().to_owned();
+    let key_of = |group: &[u8]| enrolment::derive_key(group, &"press-1".parse().unwrap());
+    let request = json!({"attestation": {"type": "symmetricKey"}});
+    let register = "$dps/registrations/PUT/iotdps-register/?$rid=1";
+    let (first, _) = group(&central, "line-4", request.clone()).await;
+    let mut device = enrolling(&central, &scope, "press-1", &key_of(&first));
+    device.subscribe("$dps/registrations/res/#").await;
+    let (topic, _) = ask(&mut device, register).await;
+    assert!(topic.starts_with("$dps/registrations/res/202/"), "{topic}");
+
+    // A second enrolment is under way while its group is deleted and made again.
+    let mut late = enrolling(&central, &scope, "press-1", &key_of(&first));
+    late.subscribe("$dps/registrations/res/#").await;
+    central.ok(Method::DELETE, "/api/enrollmentGroups/line-4", None).await;
+    let (second, _) = group(&central, "line-4", request).await;
+    assert_ne!(first, second);
+    let (topic, body) = ask(&mut late, register).await;
+    assert_eq!((topic.as_str(), &body["errorCode"]), ("$dps/registrations/res/401/?$rid=1", &json!(401_000)));
+    let text = body["message"].as_str().unwrap();
+    assert!(text.contains("`line-4`") && text.contains("delete the device"), "{text}");
+    for group in [&first, &second] {
+        refused(enrolling(&central, &scope, "press-1", &key_of(group))).await;
+    }
+    // Its own key is the one that it had, and it connects by it.
+    let credentials = central.get("/api/devices/press-1/credentials").await;
+    assert_eq!(credentials["symmetricKey"]["primaryKey"], STANDARD.encode(key_of(&first)));
+    let mut mqtt = central.client("press-1").await;
+    mqtt.publish("devices/press-1/messages/events/", "{}").await;
+    let devices = || async { central.get("/api/ext/enrollmentGroups").await["value"][0]["devices"].clone() };
+    assert_eq!(devices().await, 0);
+
+    // What the answer says that an operator may do.
+    central.ok(Method::DELETE, "/api/devices/press-1", None).await;
+    let mut anew = enrolling(&central, &scope, "press-1", &key_of(&second));
+    anew.subscribe("$dps/registrations/res/#").await;
+    let (topic, _) = ask(&mut anew, register).await;
+    assert!(topic.starts_with("$dps/registrations/res/202/"), "{topic}");
+    assert_eq!(devices().await, 1);
+    central.end().await;
+}
+
+#[tokio::test]
 async fn groups_are_made_read_changed_listed_and_deleted_and_outlive_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;

@@ -142,6 +142,67 @@ async fn a_change_of_another_state_than_it_names_is_refused_for_everything_that_
 }
 
 #[tokio::test]
+async fn what_is_made_in_place_of_something_deleted_has_none_of_its_etags_and_is_not_changed_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let central = start(dir.path()).await;
+    let all = resources(&central).await;
+    let described = central.get("/openapi.json").await;
+    let with_etag = described["paths"].as_object().unwrap().values();
+    let with_etag = with_etag.filter(|path| path["get"]["responses"].get("304").is_some()).count();
+    assert_eq!(all.len(), with_etag);
+    for Resource { path, made, changes, is_patched } in all {
+        let mut tags = vec![tag(&central.put(path, made.clone()).await)];
+        for change in &changes {
+            tags.push(tag(&central.put(path, change.clone()).await));
+        }
+        central.ok(Method::DELETE, path, None).await;
+        let mut successor = made;
+        if successor.get("certificate").is_some() {
+            successor["certificate"] = authority().into();
+        }
+        // As many changes as before: neither its first state nor its last one has an earlier etag.
+        for state in [&successor, &changes[1], &changes[0]] {
+            central.put(path, state.clone()).await;
+            let current = central.get(path).await;
+            assert!(!tags.contains(&tag(&current)), "{path}: {current}");
+            for stale in &tags {
+                let stale = stale.as_str();
+                let read = send(&central, Method::GET, path, Some(("If-None-Match", stale)), None).await;
+                assert_eq!(read.status(), 200, "{path} {stale}");
+                assert_eq!(read.json::<Value>().await.unwrap(), current, "{path} {stale}");
+                let mut of_stale = changes[0].clone();
+                of_stale["etag"] = stale.into();
+                let named = Some(("If-Match", stale));
+                for (method, condition, body) in [
+                    (Method::PUT, named, Some(&changes[0])),
+                    (Method::PUT, None, Some(&of_stale)),
+                    (Method::PATCH, named, Some(&changes[0])),
+                    (Method::PATCH, None, Some(&of_stale)),
+                    (Method::DELETE, named, None),
+                ] {
+                    if method == Method::PATCH && !is_patched {
+                        continue;
+                    }
+                    let refused = send(&central, method.clone(), path, condition, body).await;
+                    assert_eq!(refused.status(), 412, "{method} {path} {condition:?} {body:?}");
+                    assert_eq!(central.get(path).await, current, "{method} {path} {condition:?} {body:?}");
+                }
+            }
+        }
+        if path == "/api/devices/gw" {
+            let assign = json!({"data": manifest()});
+            let path = "/api/devices/gw/applyDeploymentManifest";
+            for stale in &tags {
+                let refused =
+                    send(&central, Method::POST, path, Some(("If-Match", stale)), Some(&assign)).await;
+                assert_eq!(refused.status(), 412, "{path} {stale}");
+            }
+        }
+    }
+    central.end().await;
+}
+
+#[tokio::test]
 async fn whoever_has_the_current_version_gets_304_and_every_answer_with_an_etag_has_it_in_its_header() {
     let dir = tempfile::tempdir().unwrap();
     let central = start(dir.path()).await;

@@ -222,7 +222,10 @@ fn is_current(
             bring(c, gateway, &id, Some(generation))
         }
         // A device that an operator registered or took over stays the operator's (decision 0029).
-        Counter::Gateway => Ok(devices::put(c, &Device { gateway_generation: number, ..device })?),
+        Counter::Gateway => {
+            devices::put(c, &Device { gateway_generation: number, ..device })?;
+            Ok(())
+        }
     }
 }
 
@@ -271,8 +274,7 @@ fn bring(
         )));
     }
     let gateway_generation = generation.filter(|of| of.counter == Counter::Gateway).map_or(0, |of| of.number);
-    let device =
-        Device { keys: None, is_claim: true, revision: 1, gateway_generation, ..new_device(id.clone()) };
+    let device = Device { keys: None, is_claim: true, gateway_generation, ..new_device(id.clone()) };
     devices::put(c, &device)?;
     put_behind(c, gateway, id, "added at the gateway")?;
     tracing::info!(device = %id, %gateway, "device that the gateway brought was registered");
@@ -298,8 +300,8 @@ pub(crate) fn adopt_claim(c: &Connection, claim: &mut Device) -> Result<(), Serv
         }
     }
     claim.is_claim = false;
-    claim.revision += 1;
-    Ok(devices::put(c, claim)?)
+    claim.revision = devices::put(c, claim)?;
+    Ok(())
 }
 
 #[cfg(test)]

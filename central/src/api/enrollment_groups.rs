@@ -163,7 +163,6 @@ impl GroupRequest {
         }
         group.display_name = self.display_name.map_or(group.display_name, Into::into);
         group.enabled = self.enabled.unwrap_or(group.enabled);
-        group.revision += 1;
         Ok(group)
     }
 }
@@ -424,7 +423,7 @@ async fn write(
             }
         }
         precondition.check(stored.as_ref().map(Group::etag).as_deref())?;
-        let group = request.group(id, stored)?;
+        let mut group = request.group(id, stored)?;
         for gateway in &group.gateways {
             if !devices::get(c, gateway)?.is_some_and(|device| device.is_gateway) {
                 return Err(ServiceError::Wrong(format!(
@@ -432,7 +431,7 @@ async fn write(
                 )));
             }
         }
-        enrollments::put_group(c, &group)?;
+        group.revision = enrollments::put_group(c, &group)?;
         Ok(group)
     });
     Ok(Json(body(&written.await?, services.enrollment.id_scope(), true)))

@@ -125,7 +125,6 @@ pub(super) async fn put(
     let written = store.submit(move |c| {
         let mut group = enrollments::group(c, &of.group_id)?.ok_or_else(|| no_group(&of.group_id))?;
         group.auto_approve = auto_approve;
-        group.revision += 1;
         enrollments::put_group(c, &group)?;
         Ok::<_, ServiceError>(())
     });

@@ -215,7 +215,6 @@ async fn change<T: Send + 'static>(
             return Err(ServiceError::Wrong(why));
         };
         let changed = change(&of, of.entry.of(certificates))?;
-        group.revision += 1;
         enrollments::put_group(c, &group)?;
         Ok(changed)
     });

@@ -1,8 +1,9 @@
 //! Whether a device that enrols itself may, and by what.
 //!
 //! A device that an operator registered has keys or certificates of its own, and only those enrol it: a group never takes
-//! over somebody else's device. A device that came by a group comes again by that group only. A group's authority counts
-//! once it is verified, and names the device by the common name of its certificate.
+//! over somebody else's device. A device that came by a group comes again by that group only, and by none once that group was
+//! deleted: the next group of its id is another one (decision 0112). A group's authority counts once it is verified, and names
+//! the device by the common name of its certificate.
 
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use crate::error::ServiceError;
 
 use crate::enrollment::placement::is_behind_by_operator;
 use crate::store::devices::{self, Device, Keys};
-use crate::store::enrollments::{self, Group, GroupAttestation, SigningCertificates};
+use crate::store::enrollments::{self, EnrollmentRecord, Group, GroupAttestation, SigningCertificates};
 
 /// Why what a device showed does not enrol it.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +53,11 @@ enum ProofError {
          a relationship, or let it enrol at central"
     )]
     OnlyClaimed { gateway: DeviceId },
+    #[error(
+        "enrolment group `{group}`, by which it enrolled, was deleted, and no other group may take it, also none that was made \
+         again with that id; delete the device, and it enrols anew"
+    )]
+    GroupDeleted { group: String },
     #[error("no enabled enrolment group would take it")]
     NoGroup,
     #[error("no enabled enrolment group with a verified certificate would take it")]
@@ -163,6 +169,9 @@ pub(crate) fn prove(
         };
     }
     let groups = match &enrollment {
+        Some(EnrollmentRecord { group, is_group_deleted: true, .. }) => {
+            return Err(refused(ProofError::GroupDeleted { group: group.clone() }));
+        }
         Some(enrollment) => enrollments::group(c, &enrollment.group)?.into_iter().collect(),
         None => enrollments::groups(c, "", GROUPS_MAX)?,
     };

@@ -58,7 +58,6 @@ pub(super) fn register(
             let device = stored.clone().unwrap_or_else(|| new_device(id.clone()));
             // Once approved a device stays so, whatever its group asks of later ones.
             let is_waiting = if device.revision == 0 { !auto_approve } else { device.is_waiting };
-            let revision = device.revision + 1;
             let (keys, x509) = match given {
                 Given::Keys(keys) => (Some(keys), None),
                 Given::Certificate(thumbprint) => {
@@ -66,32 +65,25 @@ pub(super) fn register(
                     (device.keys, Some(x509))
                 }
             };
-            (
-                group,
-                Some(Device {
-                    keys,
-                    x509,
-                    endorsement_key: None,
-                    is_gateway,
-                    is_waiting,
-                    revision,
-                    ..device
-                }),
-            )
+            (group, Some(Device { keys, x509, endorsement_key: None, is_gateway, is_waiting, ..device }))
         }
     };
-    let device =
+    let mut device =
         device.ok_or_else(|| ServiceError::Stopping(format!("`{id}` was deleted while it enrolled")))?;
     if via.is_some() && device.is_gateway {
         return Err(ServiceError::Wrong(format!(
             "gateway `{id}` enrols at central, not through another gateway"
         )));
     }
-    devices::put(c, &device)?;
+    // What an operator registered of it stays as it is.
+    if !group.is_empty() {
+        device.revision = devices::put(c, &device)?;
+    }
     let before = enrollments::enrollment(c, id)?;
     let token_ends_at = before.as_ref().map_or(0, |before| before.token_ends_at);
     let enrollment = EnrollmentRecord {
         group,
+        is_group_deleted: false,
         operation_id: format!("{}.{}", site.id_scope, uuid::Uuid::new_v4()),
         // What central has checked itself once, no claim of a gateway takes back (decision 0023).
         is_bound: evidence != Evidence::GatewayClaim || before.as_ref().is_some_and(|before| before.is_bound),
@@ -143,7 +135,7 @@ pub(super) fn status(
             "status": "assigned",
             "substatus": "initialAssignment",
             "lastUpdatedDateTimeUtc": rfc3339(enrollment.updated_ms),
-            "etag": format!("\"{:x}\"", device.revision),
+            "etag": device.etag(),
         },
     });
     Ok(EnrolmentAnswer { status: 200, retry_after: None, body })

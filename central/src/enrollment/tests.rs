@@ -422,3 +422,4 @@ fn an_enrolment_ends_a_gateways_claim_and_what_the_gateway_stored_under_it() {
 }
 
 mod approval;
+mod deleted_groups;

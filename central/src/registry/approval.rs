@@ -43,7 +43,6 @@ pub(super) fn decide_one(
         Decision::Approve => device.is_waiting = false,
         Decision::Reject => device.enabled = false,
     }
-    device.revision += 1;
-    devices::put(c, &device)?;
+    device.revision = devices::put(c, &device)?;
     Ok((id, Decided::Done, Some(device)))
 }

@@ -76,8 +76,7 @@ pub(super) fn register(
         Update::Clear => remove_assignment(c, &mut device)?,
         Update::Set(manifest) => changed = assign(c, &mut device, manifest, now_ms)?,
     }
-    device.revision += 1;
-    devices::put(c, &device)?;
+    device.revision = devices::put(c, &device)?;
     Ok(Registered { device, changed, claimant })
 }
 

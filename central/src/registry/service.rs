@@ -146,8 +146,7 @@ impl Registry {
                 change(&mut device, attest, must_merge)?;
                 // An operator who sets how a device proves itself takes it over from the gateway.
                 device.is_claim = false;
-                device.revision += 1;
-                devices::put(c, &device)?;
+                device.revision = devices::put(c, &device)?;
                 Ok::<_, ServiceError>(device)
             })
             .await?;

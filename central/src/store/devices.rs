@@ -5,12 +5,12 @@ use schemas::names::DeviceId;
 use serde::{Deserialize, Serialize};
 
 use crate::access::admission::Admission;
-use crate::clock::now_ms;
 use crate::types::organizations::Organizations;
 
 use super::columns::{integer, parsed_column, unsigned};
 use super::etag;
 use super::filter::{Field, Kind};
+use super::generations::next_generation;
 use super::selection::{Listed, Selection};
 use super::{last_values, losses, series, unreadable};
 
@@ -40,7 +40,7 @@ pub struct Device {
     pub organizations: Organizations,
     /// The stored manifest last assigned to it; none when it was given one that is not stored.
     pub manifest_id: Option<String>,
-    /// Grows with every change of the registration.
+    /// Another one after every change of the registration. 0 before it is stored.
     pub revision: i64,
     /// When it last came or went, in milliseconds since the Unix epoch.
     pub last_seen_ms: Option<u64>,
@@ -289,13 +289,14 @@ pub fn claims_count(connection: &Connection, gateway: &DeviceId) -> rusqlite::Re
     Ok(usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// Writes a registration, new or changed. The gateway and the time last seen are not part of it.
-pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
+/// Writes a registration, new or changed; gives its new revision. The gateway and the time last seen are not part of it.
+pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<i64> {
     let x509 = device.x509.as_ref().map(serde_json::to_string).transpose();
     let x509 = x509.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let is_new =
         !connection.prepare_cached("SELECT 1 FROM devices WHERE id = ?1")?.exists([device.id.as_str()])?;
     let generation = if is_new { next_generation(connection)? } else { device.generation };
+    let revision = etag::next_revision(connection)?;
     connection
         .prepare_cached(
             "INSERT INTO devices (id, display_name, template, is_gateway, enabled, primary_key, secondary_key,
@@ -317,7 +318,7 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
             device.keys.as_ref().map(|keys| &keys.primary),
             device.keys.as_ref().map(|keys| &keys.secondary),
             &device.manifest_id,
-            device.revision,
+            revision,
             x509,
             integer(generation),
             device.is_claim,
@@ -328,22 +329,7 @@ pub fn put(connection: &Connection, device: &Device) -> rusqlite::Result<()> {
             device.is_waiting,
         ])?;
     connection.prepare_cached("DELETE FROM removed_devices WHERE id = ?1")?.execute([device.id.as_str()])?;
-    Ok(())
-}
-
-/// A number that no registration and no stay behind a gateway had before. It follows the clock, so that a store that was restored
-/// from a backup does not give numbers again that gateways have seen.
-pub(super) fn next_generation(connection: &Connection) -> rusqlite::Result<u64> {
-    let last: Option<String> = connection
-        .prepare_cached("SELECT value FROM settings WHERE name = 'generation'")?
-        .query_row([], |row| row.get(0))
-        .optional()?;
-    let last: u64 = last.and_then(|text| text.parse().ok()).unwrap_or(0);
-    let next = now_ms().max(last + 1);
-    connection
-        .prepare_cached("INSERT OR REPLACE INTO settings (name, value) VALUES ('generation', ?1)")?
-        .execute([next.to_string()])?;
-    Ok(next)
+    Ok(revision)
 }
 
 /// Deleted devices that are remembered.
@@ -362,20 +348,25 @@ pub fn may_return(connection: &Connection, id: &DeviceId) -> rusqlite::Result<()
 
 /// Notes that a device came or went. The first time changes what is read of its registration.
 pub fn seen(connection: &Connection, id: &DeviceId, at_ms: u64) -> rusqlite::Result<()> {
+    let is_first = connection
+        .prepare_cached("SELECT 1 FROM devices WHERE id = ?1 AND last_seen_ms IS NULL")?
+        .exists([id.as_str()])?;
+    let revision = if is_first { Some(etag::next_revision(connection)?) } else { None };
     connection
         .prepare_cached(
-            "UPDATE devices SET last_seen_ms = max(ifnull(last_seen_ms, 0), ?2),
-                 revision = revision + (last_seen_ms IS NULL) WHERE id = ?1",
+            "UPDATE devices SET last_seen_ms = max(ifnull(last_seen_ms, 0), ?2), revision = ifnull(?3, revision)
+             WHERE id = ?1",
         )?
-        .execute((id.as_str(), integer(at_ms)))?;
+        .execute((id.as_str(), integer(at_ms), revision))?;
     Ok(())
 }
 
 /// Notes that a manifest has another name, for the registrations of the gateways that it is assigned to.
 pub fn manifest_renamed(connection: &Connection, manifest_id: &str) -> rusqlite::Result<()> {
+    let revision = etag::next_revision(connection)?;
     connection
-        .prepare_cached("UPDATE devices SET revision = revision + 1 WHERE manifest_id = ?1")?
-        .execute([manifest_id])?;
+        .prepare_cached("UPDATE devices SET revision = ?2 WHERE manifest_id = ?1")?
+        .execute((manifest_id, revision))?;
     Ok(())
 }
 
@@ -406,14 +397,15 @@ pub fn delete(connection: &Connection, id: &DeviceId) -> rusqlite::Result<bool> 
         connection.prepare_cached("DELETE FROM devices WHERE id = ?1")?.execute([id.as_str()])? == 1;
     if is_deleted {
         // The next gateway of this id is not the one that the groups trust.
+        let revision = etag::next_revision(connection)?;
         connection
             .prepare_cached(
-                "UPDATE enrollment_groups SET revision = revision + 1, gateways =
+                "UPDATE enrollment_groups SET revision = ?2, gateways =
                      (SELECT json_group_array(value) FROM json_each(gateways) WHERE value <> ?1)
                  WHERE json_valid(gateways)
                      AND EXISTS (SELECT 1 FROM json_each(gateways) WHERE value = ?1)",
             )?
-            .execute([id.as_str()])?;
+            .execute((id.as_str(), revision))?;
         connection
             .prepare_cached("INSERT OR REPLACE INTO removed_devices (id) VALUES (?1)")?
             .execute([id.as_str()])?;

@@ -28,7 +28,7 @@ pub struct Group {
     pub gateways: Vec<DeviceId>,
     /// False: a device that enrols unknown waits for an operator's approval.
     pub auto_approve: bool,
-    /// Grows with every change.
+    /// Another one after every change.
     pub revision: i64,
 }
 
@@ -85,6 +85,8 @@ pub struct SigningCertificate {
 pub struct EnrollmentRecord {
     /// The group; empty for a device that has keys of its own.
     pub group: String,
+    /// Whether the group was deleted since. One that is made again under its id is another one.
+    pub is_group_deleted: bool,
     /// Of its last registration.
     pub operation_id: String,
     /// Whether central itself ever checked its proof: a token, or a certificate in a TLS handshake with central.
@@ -145,8 +147,8 @@ pub fn groups(c: &Connection, after: &str, limit: u32) -> rusqlite::Result<Vec<G
     unreadable::rows("enrollment_groups", statement.query_map([after], read)?).take(limit as usize).collect()
 }
 
-/// Writes a group, new or changed.
-pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<()> {
+/// Writes a group, new or changed; gives its new revision.
+pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<i64> {
     let (primary, secondary, x509) = match &group.attestation {
         GroupAttestation::Keys(keys) => (keys.primary.as_str(), keys.secondary.as_str(), None),
         GroupAttestation::X509(certificates) => {
@@ -154,6 +156,7 @@ pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<()> {
             ("", "", Some(json.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?))
         }
     };
+    let revision = etag::next_revision(c)?;
     let gateways = serde_json::to_string(&group.gateways);
     let gateways = gateways.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     c.prepare_cached(
@@ -169,16 +172,17 @@ pub fn put_group(c: &Connection, group: &Group) -> rusqlite::Result<()> {
         group.is_edge,
         primary,
         secondary,
-        group.revision,
+        revision,
         x509,
         gateways,
         group.auto_approve,
     ))?;
-    Ok(())
+    Ok(revision)
 }
 
-/// Deletes a group; its devices stay registered.
+/// Deletes a group. Its devices stay registered and are of no other group, also not of the next one of its id.
 pub fn delete_group(c: &Connection, id: &str) -> rusqlite::Result<bool> {
+    c.prepare_cached("UPDATE enrollments SET is_group_deleted = 1 WHERE group_id = ?1")?.execute([id])?;
     Ok(c.prepare_cached("DELETE FROM enrollment_groups WHERE id = ?1")?.execute([id])? == 1)
 }
 
@@ -194,7 +198,8 @@ pub struct GroupCounts {
 pub fn group_counts(c: &Connection) -> rusqlite::Result<HashMap<String, GroupCounts>> {
     let mut statement = c.prepare_cached(
         "SELECT group_id, count(*) AS devices, sum(devices.is_waiting AND devices.enabled) AS waiting
-         FROM enrollments JOIN devices ON devices.id = enrollments.device GROUP BY group_id",
+         FROM enrollments JOIN devices ON devices.id = enrollments.device
+         WHERE NOT is_group_deleted GROUP BY group_id",
     )?;
     let rows = statement.query_map([], |row| {
         let counts =
@@ -210,6 +215,7 @@ pub fn enrollment(c: &Connection, device: &DeviceId) -> rusqlite::Result<Option<
     let found = statement.query_row([device.as_str()], |row| {
         Ok(EnrollmentRecord {
             group: row.get("group_id")?,
+            is_group_deleted: row.get("is_group_deleted")?,
             operation_id: row.get("operation_id")?,
             is_bound: row.get("is_bound")?,
             token_ends_at: unsigned(row.get("token_ends_at")?),
@@ -228,8 +234,8 @@ pub fn put_enrollment(
 ) -> rusqlite::Result<()> {
     c.prepare_cached(
         "INSERT OR REPLACE INTO enrollments (device, group_id, operation_id, created_ms, updated_ms,
-             is_bound, token_ends_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+             is_bound, token_ends_at, is_group_deleted)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
     .execute((
         device.as_str(),
@@ -239,6 +245,7 @@ pub fn put_enrollment(
         integer(enrollment.updated_ms),
         enrollment.is_bound,
         integer(enrollment.token_ends_at),
+        enrollment.is_group_deleted,
     ))?;
     Ok(())
 }

@@ -25,7 +25,7 @@ pub struct StoredManifest {
     pub data: Value,
     /// What it belongs to.
     pub organizations: Organizations,
-    /// Grows with every change.
+    /// Another one after every change.
     pub revision: i64,
 }
 
@@ -43,7 +43,7 @@ pub struct ManifestText {
     pub display_name: String,
     pub data: Box<RawValue>,
     pub organizations: Organizations,
-    /// Grows with every change.
+    /// Another one after every change.
     pub revision: i64,
 }
 
@@ -69,22 +69,20 @@ fn read(row: &Row<'_>) -> rusqlite::Result<StoredManifest> {
 
 /// Stores a manifest in place of the one with its id; gives its new revision.
 pub fn put(connection: &Connection, manifest: &StoredManifest) -> rusqlite::Result<i64> {
+    let revision = etag::next_revision(connection)?;
     connection
         .prepare_cached(
-            "INSERT INTO manifests (id, display_name, data, organizations, revision) VALUES (?1, ?2, ?3, ?4, 1)
-             ON CONFLICT (id) DO UPDATE SET display_name = ?2, data = ?3, organizations = ?4,
-                 revision = revision + 1
-             RETURNING revision",
+            "INSERT INTO manifests (id, display_name, data, organizations, revision) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (id) DO UPDATE SET display_name = ?2, data = ?3, organizations = ?4, revision = ?5",
         )?
-        .query_row(
-            (
-                &manifest.id,
-                &manifest.display_name,
-                manifest.data.to_string(),
-                serde_json::json!(manifest.organizations).to_string(),
-            ),
-            |row| row.get(0),
-        )
+        .execute((
+            &manifest.id,
+            &manifest.display_name,
+            manifest.data.to_string(),
+            serde_json::json!(manifest.organizations).to_string(),
+            revision,
+        ))?;
+    Ok(revision)
 }
 
 /// Notes the manifest that a gateway was given, and what its reports may quote of it.

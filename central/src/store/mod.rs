@@ -25,6 +25,7 @@ mod error;
 pub(crate) mod etag;
 mod file_reserve;
 pub mod filter;
+mod generations;
 pub mod grid;
 mod handle;
 pub mod integrity;

@@ -6,11 +6,12 @@ use rusqlite::{Connection, OptionalExtension as _};
 use schemas::names::{DeviceId, Identity, ModuleId};
 
 use super::columns::{integer, parsed_column, unsigned};
-use super::{devices, last_values, series, unreadable};
+use super::generations::next_generation;
+use super::{last_values, series, unreadable};
 
 /// Registers a module that a manifest adds. Telemetry stored before is not shown as its own.
 pub fn add(c: &Connection, gateway: &DeviceId, module: &ModuleId) -> rusqlite::Result<()> {
-    let generation = devices::next_generation(c)?;
+    let generation = next_generation(c)?;
     c.prepare_cached(
         "INSERT OR REPLACE INTO modules (device, module, generation, telemetry_after)
          VALUES (?1, ?2, ?3, (SELECT coalesce(max(id), 0) FROM telemetry))",

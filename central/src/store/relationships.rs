@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row};
 use schemas::names::DeviceId;
 
 use super::columns::{integer, parsed_column};
-use super::devices::next_generation;
+use super::generations::next_generation;
 use super::unreadable;
 
 /// A leaf device's place behind a gateway.

@@ -29,7 +29,7 @@ pub struct DeviceTemplate {
     /// A DTMI, chosen by the operator.
     pub id: String,
     pub document: TemplateDocument,
-    /// Grows with every change.
+    /// Another one after every change.
     pub revision: i64,
 }
 
@@ -55,13 +55,14 @@ pub fn text(document: &TemplateDocument) -> String {
 
 /// Stores a template in place of the one with its id; gives its new revision.
 pub fn put(connection: &Connection, id: &str, display_name: &str, text: &str) -> rusqlite::Result<i64> {
+    let revision = etag::next_revision(connection)?;
     connection
         .prepare_cached(
-            "INSERT INTO device_templates (id, display_name, document, revision) VALUES (?1, ?2, ?3, 1)
-             ON CONFLICT (id) DO UPDATE SET display_name = ?2, document = ?3, revision = revision + 1
-             RETURNING revision",
+            "INSERT INTO device_templates (id, display_name, document, revision) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (id) DO UPDATE SET display_name = ?2, document = ?3, revision = ?4",
         )?
-        .query_row((id, display_name, text), |row| row.get(0))
+        .execute((id, display_name, text, revision))?;
+    Ok(revision)
 }
 
 /// The revision of a template, also of one that cannot be read; `None` when none is stored.

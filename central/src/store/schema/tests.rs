@@ -70,6 +70,32 @@ fn devices_of_an_older_store_that_only_a_gateway_vouches_for_become_claims() {
 }
 
 #[test]
+fn devices_of_an_older_store_whose_group_was_deleted_are_of_no_later_group_of_its_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("central.db");
+    let old = before(&path, "is_group_deleted");
+    old.execute_batch(
+        "INSERT INTO enrollment_groups (id, display_name, enabled, is_edge, primary_key, secondary_key, revision)
+             VALUES ('kept', 'kept', 1, 0, '', '', 1);
+         INSERT INTO enrollments (device, group_id, operation_id, created_ms, updated_ms)
+             VALUES ('of-kept', 'kept', 'o', 1, 1), ('of-deleted', 'deleted', 'o', 1, 1), ('own', '', 'o', 1, 1);",
+    )
+    .unwrap();
+    drop(old);
+    let new = open(&path).unwrap();
+    for (device, is_group_deleted) in [("of-kept", false), ("of-deleted", true), ("own", false)] {
+        let enrolled = crate::store::enrollments::enrollment(&new, &device.parse().unwrap()).unwrap();
+        assert_eq!(enrolled.unwrap().is_group_deleted, is_group_deleted, "{device}");
+    }
+    // The states of what an older version stored keep their etags, and the next ones have none that was there.
+    let kept = crate::store::enrollments::group(&new, "kept").unwrap().unwrap();
+    assert_eq!(kept.etag(), "\"1\"");
+    let next = crate::store::enrollments::put_group(&new, &kept).unwrap();
+    let later = crate::store::enrollments::put_group(&new, &kept).unwrap();
+    assert!(1 < next && next < later, "{next} {later}");
+}
+
+#[test]
 fn a_store_from_before_device_templates_keeps_what_its_devices_name() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("central.db");

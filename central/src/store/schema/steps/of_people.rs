@@ -214,4 +214,10 @@ CREATE TABLE roles_of_tokens (
 CREATE INDEX roles_of_users_by_role ON roles_of_users (role);
 CREATE INDEX roles_of_tokens_by_role ON roles_of_tokens (role);
 ",
+    "
+-- 1: group_id names a group that was deleted since the device enrolled; a later one of that id is another group
+ALTER TABLE enrollments ADD COLUMN is_group_deleted INTEGER NOT NULL DEFAULT 0;
+UPDATE enrollments SET is_group_deleted = 1
+    WHERE group_id <> '' AND group_id NOT IN (SELECT id FROM enrollment_groups);
+",
 ];

@@ -1,10 +1,13 @@
-//! A gateway that may open few files: what keeps promises comes before connections, and too few are said at the start.
+//! A gateway that may open few files: what keeps promises comes before connections, and too few are said at the start. And one that may
+//! write only short ones.
 
 #![allow(clippy::unwrap_used, reason = "a test says that a step failed by panicking where it failed")]
 
 use std::time::Duration;
 
+use rumqttc::v5::mqttbytes::v5::PubAckReason;
 use site_tests::STEP;
+use site_tests::five::Device;
 use site_tests::process::run;
 use site_tests::raw;
 use site_tests::site::Site;
@@ -78,4 +81,33 @@ async fn a_start_with_too_few_files_is_refused_by_the_name_of_the_limit() {
     let (code, _, error) = timeout(STEP, run(&mut limited)).await.unwrap().unwrap();
     assert_eq!(code, 1, "{error}");
     assert!(error.contains("300 files may be open") && error.contains("LimitNOFILE"), "{error}");
+}
+
+#[tokio::test]
+async fn a_limit_on_the_size_of_files_ends_no_gateway_and_no_confirmed_message() {
+    const LIMIT: u64 = 3 << 20;
+    const MESSAGES: u64 = 400;
+    let dir = tempfile::tempdir().unwrap();
+    let mut site = Site::new(dir.path(), "short-files", false).unwrap();
+    site.init_alone().await.unwrap();
+    site.agent_in = ["prlimit".into(), format!("--fsize={LIMIT}:{LIMIT}"), "--".into()].to_vec();
+    site.start_agent().await.unwrap();
+    let login = site.add_here(&["press-1".into()]).await.unwrap().remove(0);
+    let mut device = Device::connect(&login, site.gateway_mqtt).await.unwrap();
+    let id = site.agent_id().unwrap();
+    for number in 0..MESSAGES {
+        let sent = device.publish("devices/press-1/messages/events/", vec![b'x'; 20_000]);
+        let answer = timeout(STEP, sent).await.unwrap().unwrap();
+        assert_eq!(answer.reason, PubAckReason::Success, "{number}: {}", answer.why);
+    }
+    let queue = site.agent_json(&["status"]).await.unwrap()["queues"][0].clone();
+    assert_eq!((&queue["accepted"], &queue["messages"]), (&MESSAGES.into(), &MESSAGES.into()), "{queue}");
+    assert_eq!(site.agent_id().unwrap(), id, "the daemon was restarted");
+    drop(device);
+    site.kill_agent().await.unwrap();
+    site.agent_in.clear();
+    site.start_agent().await.unwrap();
+    let queue = site.agent_json(&["status"]).await.unwrap()["queues"][0].clone();
+    assert_eq!(queue["messages"], MESSAGES, "{queue}");
+    site.end(false).await.unwrap();
 }

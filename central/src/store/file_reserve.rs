@@ -83,10 +83,13 @@ impl FileReserve {
         let bytes = needed.next_multiple_of(STEP_BYTES);
         // A disk that is nearly full may have what is needed and not the whole step.
         match self.grow(bytes).or_else(|_| self.grow(needed)) {
-            Err(error) if error.kind() == ErrorKind::StorageFull => Err(rusqlite::Error::SqliteFailure(
-                ffi::Error::new(ffi::SQLITE_FULL),
-                Some(chain(&error).to_string()),
-            )),
+            // Nor is there space beyond the limit on the size of files.
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::FileTooLarge) => {
+                Err(rusqlite::Error::SqliteFailure(
+                    ffi::Error::new(ffi::SQLITE_FULL),
+                    Some(chain(&error).to_string()),
+                ))
+            }
             Err(error) => {
                 if !self.is_failing {
                     tracing::warn!(

@@ -54,8 +54,8 @@ pub(crate) struct Active {
     pub(crate) allocated: u64,
     /// It follows one that was filled: its space is allocated at once.
     is_one_of_many: bool,
-    /// Nothing more is written to this file: a write or sync failed, so that what is behind `len` is unknown, or the log was
-    /// opened since, so that its epoch is over.
+    /// Nothing more is written to this file: a write or sync failed, so that what is behind `len` is unknown, or it may not be
+    /// longer, or the log was opened since, so that its epoch is over.
     pub(crate) is_abandoned: bool,
 }
 
@@ -185,7 +185,9 @@ impl Committer {
             count += 1;
         }
         // Before the write: what `allocate` was granted, the write cannot be refused for want of space.
-        self.allocate(headroom)?;
+        if !self.allocate(headroom)? {
+            return Ok(());
+        }
         let begun = Instant::now();
         let Active { file, len, .. } = &self.active;
         let written =
@@ -226,13 +228,14 @@ impl Committer {
         Ok(())
     }
 
-    /// Makes sure that what is about to be written finds its space, and some ahead of it within `headroom`.
-    fn allocate(&mut self, headroom: u64) -> Result<(), AppendError> {
+    /// Makes sure that what is about to be written finds its space, and some ahead of it within `headroom`. False when the process
+    /// may not write a file of that length (`RLIMIT_FSIZE`): the file ends here, and the next one takes it.
+    fn allocate(&mut self, headroom: u64) -> Result<bool, AppendError> {
         // Ahead, so that most batches change no metadata: fdatasync then writes the data alone.
         let Active { file, len, allocated, is_one_of_many, .. } = &self.active;
         let end = len + self.bytes.len() as u64;
         if end <= *allocated || !self.can_allocate {
-            return Ok(());
+            return Ok(true);
         }
         let whole = self.shared.options.segment_len_max();
         let ahead = if *is_one_of_many { whole } else { allocated.max(len).saturating_mul(2).max(AHEAD_MIN) };
@@ -240,21 +243,26 @@ impl Committer {
         let is_full = |error: &io::Error| {
             matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
         };
+        let is_too_large = |error: &io::Error| error.kind() == io::ErrorKind::FileTooLarge;
         let allocated = match file.allocate(ahead) {
             // What a full disk gave of it stays with the file until it is sealed.
-            Err(error) if is_full(&error) => file.allocate(end).map(|()| end),
+            Err(error) if is_full(&error) || is_too_large(&error) => file.allocate(end).map(|()| end),
             allocated => allocated.map(|()| ahead),
         };
         match allocated {
             Ok(allocated) => {
                 self.active.allocated = allocated;
                 self.shared.state().active().allocated = allocated;
-                Ok(())
+                Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 // Tried once: such a file system refuses it always.
                 self.can_allocate = false;
-                Ok(())
+                Ok(true)
+            }
+            Err(error) if is_too_large(&error) && self.active.len > SEGMENT_HEADER => {
+                self.active.is_abandoned = true;
+                Ok(false)
             }
             Err(error) if is_full(&error) => {
                 Err(AppendError::Full { dir: self.shared.storage.path().to_owned() })

@@ -1,10 +1,13 @@
-//! How many files the process may have open, and how many of them connections of clients may take.
+//! How many files the process may have open, and how many of them connections of clients may take; and what happens at the limit
+//! on the size of one.
 //!
 //! A connection is one open file. What the process cannot do without (the queues on disk, the Docker Engine, the link
 //! upstream, its own sockets) keeps a reserve that connections never touch.
 
 use edge_core::error_chain::chain;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+use tokio::runtime::{Builder, Handle};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
 /// Fewer connections than this are no service: the program refuses to start.
@@ -85,6 +88,21 @@ pub fn raise() -> Option<u64> {
             limit.current
         }
     }
+}
+
+/// From now on a write beyond the limit on the size of a file (`LimitFSIZE`, `ulimit -f`) fails as one to a full disk does. Without
+/// this the kernel ends the process at the write (SIGXFSZ).
+///
+/// # Errors
+/// When the system gives no handler of signals.
+pub fn survive_file_size_limit() -> std::io::Result<()> {
+    // Only to be set up from: a handler stays for as long as the process, and nobody waits for this signal.
+    let runtime = match Handle::try_current() {
+        Ok(_) => None,
+        Err(_) => Some(Builder::new_current_thread().enable_io().build()?),
+    };
+    let _context = runtime.as_ref().map(tokio::runtime::Runtime::enter);
+    signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use edge_core::error_chain::chain;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What the journal, sled and an export of a busy gateway write in a day of changes, several times over.
 const RESERVE_BYTES: u64 = 8 << 20;
@@ -11,6 +12,8 @@ const FREE_BYTES_MIN: u64 = 4 * RESERVE_BYTES;
 
 pub(super) struct Reserve {
     path: PathBuf,
+    /// The last try to make it failed, which was logged.
+    is_failing: AtomicBool,
 }
 
 /// Only a full disk may cost the reserve: it belongs to whoever has the directory, and that may be another process.
@@ -20,7 +23,7 @@ pub(super) fn is_full(error: &std::io::Error) -> bool {
 
 impl Reserve {
     pub(super) fn new(dir: &Path) -> Self {
-        Self { path: dir.join("reserve") }
+        Self { path: dir.join("reserve"), is_failing: AtomicBool::new(false) }
     }
 
     /// Whether there is space in reserve.
@@ -42,8 +45,12 @@ impl Reserve {
             rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, RESERVE_BYTES)?;
             file.sync_all()
         });
+        let was_failing = self.is_failing.swap(made.is_err(), Ordering::Relaxed);
         if let Err(error) = made {
             let _incomplete = std::fs::remove_file(&self.path);
+            if was_failing {
+                return;
+            }
             tracing::warn!(error = %chain(&error), "no disk space could be reserved for state");
         }
     }

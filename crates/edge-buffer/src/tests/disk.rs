@@ -71,6 +71,8 @@ struct Sim {
     /// `fdatasync` that says yes and does nothing: the control that shows that the tests see a missing sync.
     lies: bool,
     capacity: Option<u64>,
+    /// The longest that the process may make a file.
+    file_len_max: Option<u64>,
     syncs: u64,
     holds_syncs: bool,
     waiting_syncs: u32,
@@ -88,6 +90,11 @@ impl Sim {
         }
         self.steps += 1;
         Ok(())
+    }
+
+    fn check_len(&self, len: u64) -> io::Result<()> {
+        let is_too_large = self.file_len_max.is_some_and(|max| len > max);
+        if is_too_large { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
     }
 
     /// How much of a file's growth to `len` finds space.
@@ -161,6 +168,10 @@ impl Disk {
 
     pub(super) fn set_capacity(&self, bytes: u64) {
         self.sim().capacity = Some(bytes);
+    }
+
+    pub(super) fn limit_files(&self, bytes: u64) {
+        self.sim().file_len_max = Some(bytes);
     }
 
     pub(super) fn used(&self) -> u64 {
@@ -277,6 +288,7 @@ impl File for SimFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut sim = self.disk.sim();
         sim.step()?;
+        sim.check_len(offset + bytes.len() as u64)?;
         let is_failing = sim.fail_writes > 0;
         let fits = sim.space_for(self.inode, offset as usize + bytes.len()).saturating_sub(offset as usize);
         let kept = if is_failing { bytes.len() / 2 } else { bytes.len().min(fits) };
@@ -303,6 +315,7 @@ impl File for SimFile {
     fn allocate(&self, len: u64) -> io::Result<()> {
         let mut sim = self.disk.sim();
         sim.step()?;
+        sim.check_len(len)?;
         if sim.space_for(self.inode, len as usize) < len as usize {
             return Err(io::ErrorKind::StorageFull.into());
         }

@@ -53,6 +53,29 @@ async fn a_full_disk_fails_the_append_and_the_log_goes_on_when_there_is_space() 
     assert!(log.losses().is_empty());
 }
 
+/// At any limit a record that fits into a file is taken; one that does not costs itself alone.
+#[tokio::test]
+async fn a_limit_on_the_length_of_files_ends_files_and_no_log() {
+    // Above the length of a ledger, which has a fixed one.
+    for limit in (140_000..240_000).step_by(9_973) {
+        let disk = Disk::default();
+        disk.limit_files(limit);
+        let log = Log::open_on(
+            Arc::new(disk.clone()),
+            LogOptions { segment_bytes: 1 << 20, bytes_max: 4 << 20, ..options() },
+        )
+        .unwrap();
+        fill(&log, 200, 2_000).await;
+        let too_long = log.append(payload(0, 250_000), 0).await;
+        assert!(matches!(too_long, Err(AppendError::Write { .. })), "{limit}: {too_long:?}");
+        fill(&log, 200, 2_000).await;
+        log.close().await;
+        let log = Log::open_on(Arc::new(disk), options()).unwrap();
+        assert_eq!(sequences(&close_and_read(&log).await), (1..=400).collect::<Vec<_>>(), "{limit}");
+        assert!(log.losses().is_empty(), "{limit}");
+    }
+}
+
 #[tokio::test]
 async fn what_waits_behind_a_failed_write_fails_with_it_so_that_first_arrivals_keep_their_order() {
     let disk = Disk::default();

@@ -55,7 +55,7 @@ impl Committer {
             }
             let is_short_together = on_disk.min(pooled) < need;
             let pool = options.pool.as_ref().filter(|_| is_short_together);
-            if let Some(bytes) = pool.and_then(|pool| pool.expire(self.shared.pool_number, now_ms)) {
+            if let Some(bytes) = pool.and_then(|pool| pool.expire(now_ms)) {
                 dropped += bytes;
                 continue;
             }

@@ -3,11 +3,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-/// How long a log waits for another one, which is writing, to free space; then its append is refused. A card that is worn out
-/// takes seconds for a sync, and what matters most must not be refused because of one of what matters least.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a log waits for another one, which is writing, to free space; then its append is refused.
+const PATIENCE: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// A number of logs on one disk. Cheap to clone; all clones are the same.
@@ -27,9 +26,6 @@ pub(crate) trait PooledLog: Send + Sync {
 
     /// When its oldest record was handed in, in ms of Unix time; `None` if it has nothing to give.
     fn oldest_ms(&self) -> Option<u64>;
-
-    /// Whether all in its oldest segment has expired.
-    fn has_expired(&self, now_ms: u64) -> bool;
 
     /// Takes its oldest segment if all in it has expired; the bytes given back. `None` also if it is being written to.
     fn expire(&self, now_ms: u64) -> Option<u64>;
@@ -88,21 +84,9 @@ impl Pool {
         members.iter().filter(|(member, _)| member.may_evict(rank)).map(|(_, log)| log.bytes()).sum()
     }
 
-    /// Takes the oldest segment of a log in which everything has expired, for the log of this number. Bytes given back; `None`:
-    /// nothing has expired in others, or none of them freed its space in time.
-    pub(crate) fn expire(&self, number: u64, now_ms: u64) -> Option<u64> {
-        let begun = Instant::now();
-        loop {
-            let mut expired = self.members();
-            expired.retain(|(member, log)| member.number != number && log.has_expired(now_ms));
-            if expired.is_empty() {
-                return None;
-            }
-            if let Some(bytes) = expired.iter().find_map(|(_, log)| log.expire(now_ms)) {
-                return Some(bytes);
-            }
-            pause(begun)?;
-        }
+    /// Takes the oldest segment of a log in which everything has expired. Bytes given back.
+    pub(crate) fn expire(&self, now_ms: u64) -> Option<u64> {
+        self.members().iter().find_map(|(_, log)| log.expire(now_ms))
     }
 
     /// The log that is evicted from for one of this rank: of the least important logs the one with the oldest record.
@@ -116,7 +100,7 @@ impl Pool {
     /// Evicts from the least important log for the one of this number and rank, which is being written to. `None`: nothing
     /// does, or not in time.
     pub(crate) fn evict(&self, number: u64, rank: u32, now_ms: u64) -> Option<Given> {
-        let begun = Instant::now();
+        let begun = std::time::Instant::now();
         loop {
             let (member, log) = self.victim(rank)?;
             if member.number == number {
@@ -125,18 +109,13 @@ impl Pool {
             if let Some(bytes) = log.evict(now_ms) {
                 return Some(Given::Bytes(bytes));
             }
-            pause(begun)?;
+            if begun.elapsed() > PATIENCE {
+                return None;
+            }
+            // It is writing: a batch takes a sync.
+            std::thread::sleep(PAUSE);
         }
     }
-}
-
-/// Waits a moment for a log that is writing: a batch takes a sync. `None` when that went on for too long.
-fn pause(begun: Instant) -> Option<()> {
-    if begun.elapsed() > PATIENCE {
-        return None;
-    }
-    std::thread::sleep(PAUSE);
-    Some(())
 }
 
 /// What giving way came to.

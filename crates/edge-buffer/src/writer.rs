@@ -226,15 +226,10 @@ impl PooledLog for Writers {
         (has_something && !state.is_closing).then(|| state.stats().oldest_ms.unwrap_or(0))
     }
 
-    fn has_expired(&self, now_ms: u64) -> bool {
-        let state = self.shared.state();
-        !state.is_closing && state.has_expired_segment(now_ms)
-    }
-
     fn expire(&self, now_ms: u64) -> Option<u64> {
         let mut committer = self.committer.try_lock().ok()?;
         // Looked at again where nobody else takes the segment away: the next one may hold what is wanted.
-        let has_expired = self.has_expired(now_ms);
+        let has_expired = self.shared.state().has_expired_segment(now_ms);
         committer.as_mut().filter(|_| has_expired)?.evict_oldest(Cause::Expired, now_ms)
     }
 

@@ -1,7 +1,6 @@
 //! Logs that share a disk: the least important is dropped first, its oldest records first.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::disk::Disk;
 use super::*;
@@ -72,7 +71,7 @@ async fn among_equals_the_oldest_go_first_and_what_refuses_is_kept() {
     assert_eq!((pending(&kept), second.stats().evicted, first.stats().evicted), (90 + taken, 0, evicted));
     assert_eq!(kept.stats().headroom, Headroom::Refusing);
     first.advance(u64::MAX);
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while at(&kept, 3_001).await.is_err() {
         // The other log deletes what is done with on its own thread.
         assert!(std::time::Instant::now() < deadline, "it does not take again");
@@ -124,48 +123,4 @@ async fn a_log_that_is_given_up_counts_whose_records_they_were() {
     assert_eq!((pending(&log), log.stats().lost.dropped), (0, 40));
     fill(&log, 1, 100).await;
     assert_eq!(pending(&log), 1, "it goes on");
-}
-
-/// Longer than a log once waited for another one.
-const SYNC: Duration = Duration::from_secs(1);
-
-#[tokio::test]
-async fn a_log_waits_for_the_space_of_one_that_matters_less_while_that_is_in_a_slow_sync() {
-    let (pool, disks) = (Pool::new(30_000), [Disk::default(), Disk::default()]);
-    let alarms = open(&disks[0], &pool, 0, Full::DropOldest);
-    let debug = open(&disks[1], &pool, 9, Full::DropOldest);
-    fill(&debug, 200, 100).await;
-    disks[1].hold_syncs();
-    let slow = debug.append(payload(201, 100), 201);
-    disks[1].sync_waits();
-    let needs_space = alarms.append(payload(1, 2_000), 300);
-    std::thread::sleep(SYNC);
-    disks[1].release_syncs();
-    assert_eq!(slow.await.unwrap(), 201);
-    assert_eq!(needs_space.await.unwrap(), 1);
-    assert_eq!((alarms.stats().refused, alarms.stats().evicted), (0, 0));
-    assert!(debug.stats().evicted > 0);
-}
-
-#[tokio::test]
-async fn what_has_expired_in_a_log_that_is_in_a_slow_sync_goes_before_anything_that_is_kept() {
-    let (pool, disks) = (Pool::new(40_000), [Disk::default(), Disk::default()]);
-    let alarms = open(&disks[0], &pool, 0, Full::Refuse);
-    let readings = open(&disks[1], &pool, 9, Full::DropOldest);
-    for n in 0..120 {
-        alarms.append_expiring(payload(n, 100), 0, 50).await.unwrap();
-    }
-    for n in 0..110 {
-        readings.append(payload(n, 100), 40).await.unwrap();
-    }
-    disks[0].hold_syncs();
-    let slow = alarms.append(payload(120, 100), 60);
-    disks[0].sync_waits();
-    let needs_space = readings.append(payload(110, 8_000), 60);
-    std::thread::sleep(SYNC);
-    disks[0].release_syncs();
-    slow.await.unwrap();
-    needs_space.await.unwrap();
-    assert!(alarms.stats().expired > 0 && readings.stats().evicted == 0);
-    assert_eq!(pending(&readings), 111);
 }

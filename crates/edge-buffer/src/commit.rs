@@ -68,6 +68,8 @@ pub(crate) struct Committer {
     pub(crate) is_watch_failing: bool,
     /// The file system can allocate ahead.
     can_allocate: bool,
+    /// Records of one write: fewer when the process may write no file that takes more.
+    run_max: usize,
     next_sequence: u64,
     bytes: Vec<u8>,
     /// As in the state, without a lock.
@@ -101,11 +103,13 @@ impl Committer {
             bytes: Vec::new(),
             headroom: Headroom::Enough,
             answers: Answers::default(),
+            run_max: usize::MAX,
         }
     }
 
     /// Writes a batch: one write and one sync per segment that it touches.
     pub(crate) fn commit(&mut self, batch: &mut VecDeque<Pending>) {
+        self.run_max = usize::MAX;
         while let Some(first) = batch.front() {
             let (need, now_ms) = (frame_len(first.record.len()), first.enqueued_ms);
             let header = if self.must_roll(need) { SEGMENT_HEADER } else { 0 };
@@ -176,7 +180,8 @@ impl Committer {
         let mut count = 0;
         for pending in batch.iter() {
             // At least one: a record that is longer than a segment gets a segment of its own.
-            if count > 0 && self.bytes.len() as u64 + frame_len(pending.record.len()) > left {
+            let is_over = self.bytes.len() as u64 + frame_len(pending.record.len()) > left;
+            if count > 0 && (is_over || count >= self.run_max) {
                 break;
             }
             let sequence = self.next_sequence + count as u64;
@@ -185,7 +190,7 @@ impl Committer {
             count += 1;
         }
         // Before the write: what `allocate` was granted, the write cannot be refused for want of space.
-        if !self.allocate(headroom)? {
+        if !self.allocate(headroom, count)? {
             return Ok(());
         }
         let begun = Instant::now();
@@ -228,9 +233,10 @@ impl Committer {
         Ok(())
     }
 
-    /// Makes sure that what is about to be written finds its space, and some ahead of it within `headroom`. False when the process
-    /// may not write a file of that length (`RLIMIT_FSIZE`): the file ends here, and the next one takes it.
-    fn allocate(&mut self, headroom: u64) -> Result<bool, AppendError> {
+    /// Makes sure that what is about to be written, so many records, finds its space, and some ahead of it within `headroom`. False
+    /// when the process may not write a file of that length (`RLIMIT_FSIZE`): the file ends here and the next one takes them, or takes half of
+    /// them if this one is new.
+    fn allocate(&mut self, headroom: u64, count: usize) -> Result<bool, AppendError> {
         // Ahead, so that most batches change no metadata: fdatasync then writes the data alone.
         let Active { file, len, allocated, is_one_of_many, .. } = &self.active;
         let end = len + self.bytes.len() as u64;
@@ -262,6 +268,10 @@ impl Committer {
             }
             Err(error) if is_too_large(&error) && self.active.len > SEGMENT_HEADER => {
                 self.active.is_abandoned = true;
+                Ok(false)
+            }
+            Err(error) if is_too_large(&error) && count > 1 => {
+                self.run_max = count / 2;
                 Ok(false)
             }
             Err(error) if is_full(&error) => {

@@ -69,9 +69,19 @@ async fn a_limit_on_the_length_of_files_ends_files_and_no_log() {
         let too_long = log.append(payload(0, 250_000), 0).await;
         assert!(matches!(too_long, Err(AppendError::Write { .. })), "{limit}: {too_long:?}");
         fill(&log, 200, 2_000).await;
+        // More in one batch than any file may hold.
+        disk.hold_syncs();
+        let first = log.append(payload(401, 2_000), 401);
+        disk.sync_waits();
+        let batch: Vec<_> = (402..=800).map(|n| log.append(payload(n, 2_000), n)).collect();
+        disk.release_syncs();
+        assert_eq!(first.await.unwrap(), 401, "{limit}");
+        for (n, append) in (402..).zip(batch) {
+            assert_eq!(append.await.unwrap(), n, "{limit}");
+        }
         log.close().await;
         let log = Log::open_on(Arc::new(disk), options()).unwrap();
-        assert_eq!(sequences(&close_and_read(&log).await), (1..=400).collect::<Vec<_>>(), "{limit}");
+        assert_eq!(sequences(&close_and_read(&log).await), (1..=800).collect::<Vec<_>>(), "{limit}");
         assert!(log.losses().is_empty(), "{limit}");
     }
 }

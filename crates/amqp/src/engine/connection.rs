@@ -110,6 +110,11 @@ impl Connection {
         self.timers.next()
     }
 
+    /// What the client sends is not taken for now: its silence does not count.
+    pub fn pause(&mut self, now: Instant) {
+        self.timers.received(now);
+    }
+
     /// Does what the time demands: an empty frame, or the end of a connection that was silent for too long. To be followed by
     /// [`Connection::receive`] and [`Connection::output`].
     pub fn expire(&mut self, now: Instant) {

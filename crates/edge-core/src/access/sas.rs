@@ -62,6 +62,9 @@ pub fn audiences(token: &str) -> Vec<Audience> {
 
 fn audience(segments: &[String]) -> Option<Audience> {
     let [host, devices, device, module @ ..] = segments else { return None };
+    if host.contains('/') {
+        return None;
+    }
     let device = device.parse().ok().filter(|_| devices.eq_ignore_ascii_case("devices"))?;
     let identity = match module {
         [] => Identity::device(device),

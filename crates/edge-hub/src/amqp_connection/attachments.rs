@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::settings::{IDENTITY_LINKS_MAX, TELEMETRY_WINDOW};
+use super::settings::{DELIVERY_BYTES_MAX, IDENTITY_LINKS_MAX, TELEMETRY_WINDOW};
 use super::state::{Attachment, Closing, Driver, Link, Member};
 use super::window::Window;
 use crate::close_handle::CloseHandle;
@@ -38,7 +38,7 @@ impl<S: Service, T> Driver<S, T> {
             (0, Err((condition, why))) => return self.refuse(link, condition, &why),
         };
         let window = Window::new(TELEMETRY_WINDOW);
-        if !self.accept(link, attach) {
+        if !self.accept(link, attach, DELIVERY_BYTES_MAX) {
             return;
         }
         self.engine.grant(link, window.max());

@@ -9,7 +9,7 @@ use edge_core::dialect::amqp::address::{self, Purpose};
 use edge_core::dialect::amqp::error_condition::ErrorCondition;
 use tracing::{debug, warn};
 
-use super::settings::{CBS_LINKS_MAX, DELIVERY_BYTES_MAX, TOKENS_WINDOW};
+use super::settings::{CBS_LINKS_MAX, TOKEN_BYTES_MAX, TOKENS_WINDOW};
 use super::state::{Driver, End, Link, LoginPurpose};
 use super::window::Window;
 use crate::sanitized::Sanitized;
@@ -102,7 +102,7 @@ impl<S: Service, T> Driver<S, T> {
         if self.links.values().filter(is_cbs).count() >= CBS_LINKS_MAX {
             return self.refuse(link, ErrorCondition::ResourceLimit, "too many links to $cbs");
         }
-        if !self.accept(link, &attach) {
+        if !self.accept(link, &attach, TOKEN_BYTES_MAX) {
             return;
         }
         match attach.role {
@@ -118,14 +118,14 @@ impl<S: Service, T> Driver<S, T> {
         }
     }
 
-    /// Answers an attach with what the client wrote, and our limit. False if the link is gone.
-    pub(super) fn accept(&mut self, link: LinkId, attach: &Attach) -> bool {
+    /// Answers an attach with what the client wrote, and the longest message that is taken there. False if the link is gone.
+    pub(super) fn accept(&mut self, link: LinkId, attach: &Attach, bytes_max: u64) -> bool {
         let answer = Attach {
             source: attach.source.clone(),
             target: attach.target.clone(),
             snd_settle_mode: attach.snd_settle_mode,
             rcv_settle_mode: attach.rcv_settle_mode,
-            max_message_size: Some(DELIVERY_BYTES_MAX),
+            max_message_size: Some(bytes_max),
             ..Attach::default()
         };
         self.engine.accept(link, answer)

@@ -127,6 +127,9 @@ impl<S: Service, T> Driver<S, T> {
     fn admit(&mut self, request: &ConnectRequest, admitted: Admitted) -> Result<(), Refusal> {
         let Admitted { identity, proof, ends_at, generation } = admitted;
         let login = Login { client_id: request.client_id.clone(), proof, generation };
+        if identity.registration_id().is_some() {
+            return Err(Refusal::NotAuthorized("devices do not enrol over AMQP".to_owned()));
+        }
         let denied = self.server.service.authorize(&identity, &login).err();
         if let Some(why) = denied {
             return Err(Refusal::NotAuthorized(why.to_string()));

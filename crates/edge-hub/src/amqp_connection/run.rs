@@ -101,6 +101,9 @@ where
 
     fn tick(&mut self) {
         let now = Instant::now();
+        if !self.may_take() {
+            self.engine.pause(now.into_std());
+        }
         self.engine.expire(now.into_std());
         self.paused_until.take_if(|until| *until <= now);
         if self.members.is_empty() && self.deadline <= now {

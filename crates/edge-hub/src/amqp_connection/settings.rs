@@ -25,6 +25,8 @@ pub(super) const REFUSED_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const TELEMETRY_WINDOW: u32 = 200;
 /// Largest delivery: a batch of IoT Hub's size with its encoding. The SDK for C makes its batches as large as this allows.
 pub(super) const DELIVERY_BYTES_MAX: u64 = 1_048_576;
+/// The longest message with a token. Whoever sends one has proven nothing yet, and a token has a few hundred bytes.
+pub(super) const TOKEN_BYTES_MAX: u64 = 16 * 1024;
 
 /// The engine's settings at a server.
 pub(crate) fn engine(server: &MqttServerSettings) -> Settings {

@@ -13,7 +13,8 @@ pub fn audience(user_name: &str) -> Option<Audience> {
     };
     let identity = identity(device, module)?.ok()?;
     let host = host.strip_prefix("sas.").unwrap_or(host);
-    (!host.is_empty()).then(|| Audience { host: host.to_owned(), identity })
+    // A service finds the host by the first `/`.
+    (!host.is_empty() && !host.contains('/')).then(|| Audience { host: host.to_owned(), identity })
 }
 
 #[cfg(test)]
@@ -28,7 +29,17 @@ mod tests {
         assert_eq!(read("d@hub"), found("d"));
         assert_eq!(read("d/modules/m@sas.hub"), found("d/m"));
         assert_eq!(read("a@b/modules/%24edgeHub@sas.hub"), found("a@b/$edgeHub"));
-        for other in ["", "d", "d@", "d@sas.", "@hub", "d/m@hub", "d/modules/@hub", "%ff@hub"] {
+        for other in [
+            "",
+            "d",
+            "d@",
+            "d@sas.",
+            "@hub",
+            "d/m@hub",
+            "d/modules/@hub",
+            "%ff@hub",
+            "d@sas.S/registrations/d/api-version=1",
+        ] {
             assert_eq!(read(other), None, "{other}");
         }
     }

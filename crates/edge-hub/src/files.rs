@@ -91,11 +91,15 @@ pub fn raise() -> Option<u64> {
 }
 
 /// From now on a write beyond the limit on the size of a file (`LimitFSIZE`, `ulimit -f`) fails as one to a full disk does. Without
-/// this the kernel ends the process at the write (SIGXFSZ).
-///
-/// # Errors
-/// When the system gives no handler of signals.
-pub fn survive_file_size_limit() -> std::io::Result<()> {
+/// this the kernel ends the process at the write (SIGXFSZ). When the system gives no handler of signals, which takes open files, that is a
+/// WARN: the program goes on, and refuses by itself what it has too few of.
+pub fn survive_file_size_limit() {
+    if let Err(error) = handle_file_size_signal() {
+        warn!(error = %chain(&error), "a limit on the size of files would end this program");
+    }
+}
+
+fn handle_file_size_signal() -> std::io::Result<()> {
     // Only to be set up from: a handler stays for as long as the process, and nobody waits for this signal.
     let runtime = match Handle::try_current() {
         Ok(_) => None,

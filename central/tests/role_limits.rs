@@ -336,6 +336,18 @@ async fn an_answer_made_of_many_things_has_only_those_that_its_reader_may_see() 
     user(&central, "hidden-user", &["viewer"]).await;
     let mut wrong = central.client_with_key("press-1", b"another key");
     assert!(wrong.events.poll().await.is_err());
+    central.put("/api/devices/gw", json!({"type": ["iotEdge"]})).await;
+    central.put("/api/devices/press-2", json!({})).await;
+    central.put("/api/devices/gw/relationships/r", json!({"name": "r", "target": "press-2"})).await;
+    let mut gateway = central.client("gw").await;
+    let refusal = json!({"identity": "press-2", "why": "the token is signed with another key", "from": "192.0.2.7",
+        "protocol": "MQTT 5", "first": "2026-11-30T00:00:00Z", "last": "2026-11-30T00:00:00Z", "count": 3});
+    let health = json!({"updated": "2026-11-30T00:00:00Z", "findings": [], "refusals": [refusal]});
+    let report =
+        json!({"$version": 1, "lastDesiredVersion": 1, "lastDesiredStatus": {"code": 200}, "health": health});
+    gateway.publish("$ls/reported/gw/$edgeAgent", report.to_string()).await;
+    let behind = "/api/ext/devices/press-2/why";
+    central.until(behind, |answer| answer.to_string().contains("192.0.2.7").then_some(())).await;
     let devices = token(&central, "devices", &[Permission::DeviceInstancesView]).await;
     let connectivity =
         token(&central, "hidden-token", &[Permission::DeviceInstancesView, Permission::ConnectivityView])
@@ -347,6 +359,8 @@ async fn an_answer_made_of_many_things_has_only_those_that_its_reader_may_see() 
     for (token, sees_attempts, sees_people) in
         [(&devices, false, false), (&connectivity, true, false), (&auditor, false, true)]
     {
+        let (_, answer) = central.send_as(token, Method::GET, behind, None).await;
+        assert_eq!(answer.to_string().contains("192.0.2.7"), sees_attempts, "{answer}");
         for path in [why, "/api/ext/overview"] {
             let (status, answer) = central.send_as(token, Method::GET, path, None).await;
             assert_eq!(status, 200, "{path}: {answer}");
@@ -427,6 +441,8 @@ async fn a_user_whose_role_cannot_be_read_may_do_everything_as_far_as_its_passwo
     for (method, path, body) in [
         (Method::POST, "/api/ext/users/eve/password", password()),
         (Method::PATCH, "/api/users/eve", Some(json!({"email": "lost"}))),
+        // The same as what can be read of them: what cannot be read would be gone.
+        (Method::PUT, "/api/users/eve", Some(person("eve", &["people"]))),
     ] {
         let (status, message) = send(&central, &people, method, path, body).await;
         assert!(status == 403 && message.contains("may do more"), "{path}: {status} {message}");

@@ -138,7 +138,7 @@ pub(super) async fn get(
         let (counts, needs, hidden) = survey(c, &states)?;
         let mut needs_you = Vec::with_capacity(needs.len());
         for (device, state) in needs.into_values() {
-            let (_, facts) = gather(c, &states, &refused, &device.id, now_ms)?;
+            let (_, facts) = gather(c, &states, refused.as_deref(), &device.id, now_ms)?;
             let cause = causes::causes(&facts).into_iter().next();
             needs_you.push(Need {
                 display_name: device.display_name.clone(),

@@ -31,9 +31,12 @@ pub(super) struct WhyBody {
     text: String,
 }
 
-/// Attempts that were refused, for whoever may see them: by `connectivity.view`. Without it a cause that only they show is not known.
-pub(super) fn refusals_for(caller: &Caller, mqtt_server: &MqttServer<CentralService>) -> Vec<Refused> {
-    if caller.may(Permission::ConnectivityView) { mqtt_server.refusals().all() } else { Vec::new() }
+/// Attempts that were refused, for whoever may see them by `connectivity.view`. Without it a cause that only they show is not known.
+pub(super) fn refusals_for(
+    caller: &Caller,
+    mqtt_server: &MqttServer<CentralService>,
+) -> Option<Vec<Refused>> {
+    caller.may(Permission::ConnectivityView).then(|| mqtt_server.refusals().all())
 }
 
 /// Why nothing comes from a gateway or device, or what is wrong with it: each cause with what shows it and what mends it.
@@ -47,7 +50,8 @@ pub(super) async fn get(
     StrictPath(of): StrictPath<OfDevice>,
 ) -> Answer<Json<WhyBody>> {
     let refused = refusals_for(&caller, &mqtt_server);
-    let read = move |c: &rusqlite::Connection| gather(c, &states, &refused, &of.device_id, now_ms());
+    let read =
+        move |c: &rusqlite::Connection| gather(c, &states, refused.as_deref(), &of.device_id, now_ms());
     let (state, facts) = store.read(read).await?;
     let causes = causes::causes(&facts);
     let text = causes::text(state.verdict.as_str(), &causes);

@@ -31,14 +31,15 @@ const LOSSES_MAX: u32 = 200;
 /// The newest messages are looked into.
 const MESSAGES_MAX: u32 = 20;
 
-/// The state of a device, and what is known of it.
+/// The state of a device, and what is known of it. `refused` are the attempts that central refused; without them, those that a gateway
+/// refused are left out too: their reader may see none.
 ///
 /// # Errors
 /// [`ServiceError::NotFound`], or the store's.
 pub fn gather(
     c: &Connection,
     states: &DeviceStates,
-    refused: &[Refused],
+    refused: Option<&[Refused]>,
     id: &DeviceId,
     now_ms: u64,
 ) -> Result<(DeviceState, DiagnosisFacts), ServiceError> {
@@ -57,7 +58,7 @@ pub fn gather(
         connected_since_ms,
         last_seen_ms: device.last_seen_ms,
         last_message_ms: telemetry_reading::last_received(c, id)?,
-        attempts: attempts_at_central(refused, id),
+        attempts: refused.map(|refused| attempts_at_central(refused, id)).unwrap_or_default(),
         conflict: states.clients().conflict(&identity).map(|conflict| ConflictKnown {
             takeovers: conflict.takeovers as u64,
             addresses: conflict.addresses.iter().map(ToString::to_string).collect(),
@@ -67,11 +68,10 @@ pub fn gather(
         ..DiagnosisFacts::default()
     };
     if let Some((gateway, is_enabled)) = gateway {
-        facts.attempts.extend(attempts_at(
-            &gateway,
-            gateway_report::section(c, &gateway, Half::Reported)?,
-            id,
-        ));
+        if refused.is_some() {
+            let reported = gateway_report::section(c, &gateway, Half::Reported)?;
+            facts.attempts.extend(attempts_at(&gateway, reported, id));
+        }
         facts.gateway = Some(serving_gateway(c, states, gateway, is_enabled)?);
     }
     if device.is_gateway {

@@ -93,7 +93,10 @@ pub fn put(c: &Connection, account: &Account, held: Permissions) -> Result<User,
             if roles.built_in != Some(Role::Administrator) {
                 check_not_last(c, &stored)?;
             }
-            if account.name != stored.name || *roles != stored.roles {
+            if account.name != stored.name
+                || *roles != stored.roles
+                || users::has_unreadable_roles(c, &stored)?
+            {
                 check_within(c, &stored, held)?;
             }
             let changed = User { name: account.name.clone(), roles: roles.clone(), ..stored.clone() };

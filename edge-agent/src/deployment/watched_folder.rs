@@ -72,7 +72,10 @@ async fn newest(folder: &Path) -> Option<(PathBuf, Vec<u8>)> {
             continue;
         }
         // Of the file that a link leads to: Kubernetes' files are links into a folder that it exchanges.
-        let Ok(at) = tokio::fs::metadata(&path).await.and_then(|m| m.modified()) else { continue };
+        let Ok(file) = tokio::fs::metadata(&path).await.and_then(|m| m.modified()) else { continue };
+        // And of the link: it may be led to an older file.
+        let Ok(link) = tokio::fs::symlink_metadata(&path).await.and_then(|m| m.modified()) else { continue };
+        let at = file.max(link);
         if newest.as_ref().is_none_or(|(before, _)| *before < at) {
             newest = Some((at, path));
         }

@@ -55,6 +55,18 @@ async function give(page) {
   said("a user gets the role");
 }
 
+async function refuseTaken(page) {
+  await page.getByRole("button", { name: "New role" }).click();
+  const dialog = page.getByRole("dialog", { name: "New role" });
+  await dialog.getByLabel("Name", { exact: true }).fill("Another one");
+  await box(dialog, "roles.view").check();
+  await dialog.getByLabel("Id", { exact: true }).fill("NIGHT-watch");
+  await dialog.getByText("There is a role with this id.").waitFor();
+  if (await dialog.getByRole("button", { name: "Create" }).isEnabled()) throw new Error("a role that is there can be written over as a new one");
+  await dialog.getByRole("button", { name: "Cancel" }).click();
+  said("a new role does not take the place of one that is there");
+}
+
 async function refuseDelete(page) {
   await role(page).getByRole("button", { name: "Delete" }).click();
   const dialog = page.getByRole("dialog", { name: "Delete role Night watch?" });
@@ -104,6 +116,7 @@ inBrowser("roles", async (page) => {
   await api(page, "PUT", "/api/devices/press-1?api-version=2022-07-31", { displayName: "Press 1" });
   await makeRole(page);
   await give(page);
+  await refuseTaken(page);
   await refuseDelete(page);
   await tryRole(page, false);
   said("who has it sees the devices, and is offered and allowed nothing else");

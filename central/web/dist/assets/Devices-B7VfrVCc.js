@@ -1,1 +1,0 @@
-import"./disclose-version-D8G-eLsP.js";import{t as e}from"./GridPage-DWAtCAj2.js";function t(t){e(t,{kind:`devices`})}export{t as default};

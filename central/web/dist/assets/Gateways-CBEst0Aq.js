@@ -1,0 +1,1 @@
+import"./disclose-version-D8G-eLsP.js";import{t as e}from"./GridPage-CSQXQcMg.js";function t(t){e(t,{kind:`gateways`})}export{t as default};

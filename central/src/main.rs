@@ -115,7 +115,6 @@ fn main() -> ExitCode {
     // Without a log central would not say what it loses.
     let Ok(_logging) = logging::start() else { return ExitCode::FAILURE };
     let Cli { data, command } = Cli::parse();
-    edge_hub::files::survive_file_size_limit();
     let done = match command {
         Command::Serve => serve(&data),
         Command::IdScope => store::id_scope(&data),

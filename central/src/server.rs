@@ -85,6 +85,7 @@ pub fn file_budget(config: &Config) -> FileBudget {
 /// What could not be opened, made or listened on.
 pub async fn start(config: Config, stop: CancellationToken) -> anyhow::Result<Started> {
     let connections_max = file_budget(&config).claim().context("limit of open files")?;
+    edge_hub::files::survive_file_size_limit().context("signals")?;
     edge_hub::random::seed()?;
     let lock = DataLock::acquire(&config.data_dir, LOCK_FILE, "central")?;
     if config.data_dir.join("ca-key.pem").exists() {

@@ -9,6 +9,5 @@ use edge_hub::logging;
 async fn main() -> ExitCode {
     // Without a log the daemon would not say what it loses.
     let Ok(_logging) = logging::start() else { return ExitCode::FAILURE };
-    edge_hub::files::survive_file_size_limit();
     edge_agent::cli::Cli::start().await
 }

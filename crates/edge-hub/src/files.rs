@@ -6,7 +6,6 @@
 
 use edge_core::error_chain::chain;
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
-use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
@@ -91,21 +90,13 @@ pub fn raise() -> Option<u64> {
 }
 
 /// From now on a write beyond the limit on the size of a file (`LimitFSIZE`, `ulimit -f`) fails as one to a full disk does. Without
-/// this the kernel ends the process at the write (SIGXFSZ). When the system gives no handler of signals, which takes open files, that is a
-/// WARN: the program goes on, and refuses by itself what it has too few of.
-pub fn survive_file_size_limit() {
-    if let Err(error) = handle_file_size_signal() {
-        warn!(error = %chain(&error), "a limit on the size of files would end this program");
-    }
-}
-
-fn handle_file_size_signal() -> std::io::Result<()> {
-    // Only to be set up from: a handler stays for as long as the process, and nobody waits for this signal.
-    let runtime = match Handle::try_current() {
-        Ok(_) => None,
-        Err(_) => Some(Builder::new_current_thread().enable_io().build()?),
-    };
-    let _context = runtime.as_ref().map(tokio::runtime::Runtime::enter);
+/// this the kernel ends the process at the write (SIGXFSZ). To be called within a runtime, and after the open files were claimed: a
+/// handler of signals takes some.
+///
+/// # Errors
+/// When the system gives no handler of signals.
+pub fn survive_file_size_limit() -> std::io::Result<()> {
+    // A handler stays for as long as the process, and nobody waits for this signal.
     signal(SignalKind::from_raw(Signal::XFSZ.as_raw())).map(drop)
 }
 

@@ -55,6 +55,7 @@ const STOP_AFTER_FAILURE: Duration = Duration::from_secs(20);
 pub async fn run(config: Config) -> Result<()> {
     // First of all: what opens files before it, such as the sources of random numbers, may panic for want of them.
     let connections_max = file_budget(&config).claim().context("limit of open files")?;
+    edge_hub::files::survive_file_size_limit().context("signals")?;
     edge_hub::random::seed()?;
     let config = Config { listen: Listen { connections_max, ..config.listen }, ..config };
     let mut terminate = signal(SignalKind::terminate())?;

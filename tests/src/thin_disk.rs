@@ -2,7 +2,7 @@
 //! once there is space. ext4 on a loop device in a small tmpfs.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -90,16 +90,11 @@ impl ThinDisk {
     }
 
     /// Returns true if ext4 has turned read-only, as it does when one of its own new tables could not be written: until it is mounted anew
-    /// nothing works on it.
-    ///
-    /// # Errors
-    /// When the mounts cannot be read.
-    pub fn is_read_only(&self) -> Result<bool> {
-        let (mounts, path) = (fs::read_to_string("/proc/self/mounts")?, self.path());
-        let mut fields = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let mount = fields.find(|fields| fields.get(1).is_some_and(|at| Path::new(at) == path));
-        let options = mount.and_then(|fields| fields.get(3).copied()).context("it is mounted")?;
-        Ok(options.split(',').any(|option| option == "ro"))
+    /// nothing works on it. It is asked to make a file, since kernels differ in what the mount says (`ro`, `emergency_ro`).
+    pub fn is_read_only(&self) -> bool {
+        let made = self.path().join("made-to-see");
+        let done = fs::File::create(&made).and_then(|_| fs::remove_file(&made));
+        done.is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem)
     }
 
     /// Gives the storage back.

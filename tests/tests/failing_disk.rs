@@ -91,7 +91,7 @@ async fn a_disk_of_central_that_fails_for_seconds_loses_nothing_acknowledged() {
         let Some(disk) = skipped_or(ThinDisk::new(200).await) else { return };
         let result = round(&disk).await;
         // It may turn read-only at any time until the end, also once its storage works again.
-        if disk.is_read_only().unwrap() {
+        if disk.is_read_only() {
             read_only += 1;
             assert!(read_only <= READ_ONLY_MAX, "the file system turned read-only on {read_only} disks");
             continue;

@@ -5,6 +5,7 @@ pub mod bench;
 pub mod client;
 pub mod crowd;
 pub mod device;
+pub mod device_certificate;
 pub mod docker;
 pub mod fake_clock;
 pub mod five;

@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use site_tests::client::{Client, Kind};
+use site_tests::device_certificate::DeviceCertificate;
 use site_tests::port::free_port;
 use site_tests::rest::{Rest, eventually};
 use site_tests::site::Site;
@@ -131,16 +132,7 @@ async fn a_node_device_with_a_certificate_sends_over_amqp_and_goes_on_after_kill
 /// How a device with a self-signed certificate connects; gateway and central know the certificate.
 async fn by_certificate(site: &Site, id: &str) -> Value {
     added(site, id).await;
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut parameters = rcgen::CertificateParams::default();
-    parameters.distinguished_name.push(rcgen::DnType::CommonName, id);
-    let certificate = parameters.self_signed(&key).unwrap().pem();
-    let (certificate_file, key_file) = (site.dir.join("device.pem"), site.dir.join("device-key.pem"));
-    std::fs::write(&certificate_file, &certificate).unwrap();
-    std::fs::write(&key_file, key.serialize_pem()).unwrap();
-    let attestation =
-        json!({"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": certificate}}}});
-    site.rest().unwrap().put(&format!("/api/devices/{id}/attestation"), &attestation).await.unwrap();
+    let files = DeviceCertificate::of(site, id).await.unwrap();
     // The SDK does not try again after it was refused.
     eventually("the gateway knows the certificate", STEP, || async {
         let listed = site.agent_json(&["device", "list"]).await?;
@@ -152,7 +144,7 @@ async fn by_certificate(site: &Site, id: &str) -> Value {
     .await
     .unwrap();
     json!({
-        "amqp": true, "certificate": certificate_file, "key": key_file, "gateway": "localhost", "device": id,
+        "amqp": true, "certificate": files.certificate, "key": files.key, "gateway": "localhost", "device": id,
         "ca": site.gateway_ca(),
     })
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use site_tests::STEP;
 use site_tests::client::{Client, Kind};
+use site_tests::device_certificate::DeviceCertificate;
 use site_tests::rest::{Rest, eventually};
 use site_tests::site::Site;
 
@@ -171,18 +172,9 @@ async fn holds_over_restarts(site: &mut Site, kind: Kind, id: &str, how: Value) 
 /// How a device with a self-signed certificate connects; central knows the certificate.
 async fn by_certificate(site: &Site, id: &str) -> Value {
     site.add_leaf(id, Duration::ZERO).await.unwrap();
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut parameters = rcgen::CertificateParams::default();
-    parameters.distinguished_name.push(rcgen::DnType::CommonName, id);
-    let certificate = parameters.self_signed(&key).unwrap().pem();
-    let (certificate_file, key_file) = (site.dir.join("device.pem"), site.dir.join("device-key.pem"));
-    std::fs::write(&certificate_file, &certificate).unwrap();
-    std::fs::write(&key_file, key.serialize_pem()).unwrap();
-    let attestation =
-        json!({"type": "x509", "x509": {"clientCertificates": {"primary": {"certificate": certificate}}}});
-    site.rest().unwrap().put(&format!("/api/devices/{id}/attestation"), &attestation).await.unwrap();
+    let files = DeviceCertificate::of(site, id).await.unwrap();
     json!({
-        "certificate": certificate_file, "key": key_file, "hub": "localhost", "gateway": "localhost", "device": id,
+        "certificate": files.certificate, "key": files.key, "hub": "localhost", "gateway": "localhost", "device": id,
         "ca": site.gateway_ca(),
     })
 }
